@@ -1,0 +1,146 @@
+//! The border: what the sidecar asks of RocketMQ, in our own words.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::Error;
+
+/// One queue of a topic on one broker: the unit in which RocketMQ keeps order.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Queue {
+    /// The topic.
+    pub topic: String,
+    /// The name of the broker (a master and its slaves share it).
+    pub broker: String,
+    /// The number of the queue on that broker.
+    pub id: i32,
+}
+
+/// A message on its way into RocketMQ. Topic and queue are the batch's.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Outgoing {
+    /// The body. RocketMQ refuses an empty one.
+    pub body: Bytes,
+    /// The tag that consumers filter by.
+    pub tag: Option<String>,
+    /// Keys for look-ups, separated by blanks.
+    pub keys: Option<String>,
+    /// User properties, in the order given. U+0001 and U+0002 cannot stand in them.
+    pub properties: Vec<(String, String)>,
+}
+
+impl Outgoing {
+    /// About how many bytes the message holds in memory and on the wire.
+    pub fn weight(&self) -> usize {
+        let properties: usize = self
+            .properties
+            .iter()
+            .map(|(name, value)| name.len() + value.len() + 2)
+            .sum();
+        let option = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        self.body.len() + properties + option(&self.tag) + option(&self.keys)
+    }
+}
+
+/// A message out of RocketMQ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Incoming {
+    /// The queue it stood in.
+    pub queue: Queue,
+    /// Its offset in that queue.
+    pub offset: i64,
+    /// The producer's id (`UNIQ_KEY`), else the id that the broker gave.
+    pub message_id: String,
+    /// The body.
+    pub body: Bytes,
+    /// The tag.
+    pub tag: Option<String>,
+    /// The keys, separated by blanks.
+    pub keys: Option<String>,
+    /// User properties alone: those that RocketMQ uses itself are taken out.
+    pub properties: Vec<(String, String)>,
+    /// When its producer made it, unix milliseconds by the producer's clock.
+    pub born_at_ms: i64,
+    /// When the broker stored it, unix milliseconds by the broker's clock.
+    pub stored_at_ms: i64,
+}
+
+/// A topic to read, and which of its messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscription {
+    /// The topic.
+    pub topic: String,
+    /// `*`, or tags as `A||B`.
+    pub tags: String,
+}
+
+/// Where reading starts in a queue for which the group has no offset yet.
+///
+/// It only counts for queues that exist when they are first asked for. A queue that comes to exist later is
+/// always read from its beginning: everything in it was sent after the subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StartAt {
+    /// Behind the last message.
+    #[default]
+    Latest,
+    /// At the oldest message kept.
+    Earliest,
+}
+
+/// A RocketMQ cluster.
+#[async_trait]
+pub trait Backbone: Send + Sync + 'static {
+    /// Succeeds when a name server answers and at least one of its brokers does.
+    async fn probe(&self) -> Result<(), Error>;
+
+    /// The queues of the topic that may be written, freshly asked for and sorted. Never empty.
+    ///
+    /// A topic that does not exist is created when the brokers create topics by themselves, else it is
+    /// [`Error::TopicMissing`].
+    async fn write_queues(&self, topic: &str) -> Result<Vec<Queue>, Error>;
+
+    /// Stores all the messages in the queue, in their order. On an error none, some or all may be stored.
+    async fn send(&self, queue: &Queue, batch: Vec<Outgoing>) -> Result<(), Error>;
+
+    /// Starts reading. Does not wait for RocketMQ nor for the topics: what isn't there yet is looked for again.
+    async fn subscribe(
+        &self,
+        group: &str,
+        subscriptions: Vec<Subscription>,
+        start: StartAt,
+    ) -> Result<Box<dyn Consumer>, Error>;
+
+    /// Ends the connections. Takes at most 3 s.
+    async fn shutdown(&self);
+}
+
+/// A reader of topics in a group of its own.
+#[async_trait]
+pub trait Consumer: Send {
+    /// At most `max` messages, in order per queue; empty when `timeout` passed without one.
+    async fn poll(&mut self, max: usize, timeout: Duration) -> Result<Vec<Incoming>, Error>;
+
+    /// Stores in RocketMQ, for each queue, the offset of the next message to read.
+    async fn commit(&mut self, offsets: &[(Queue, i64)]) -> Result<(), Error>;
+
+    /// How many messages wait in RocketMQ for this group; none while unknown.
+    async fn lag(&self) -> Option<u64>;
+
+    /// Ends the reading. Takes at most 3 s. Commits nothing.
+    async fn close(self: Box<Self>);
+}
+
+/// How to reach RocketMQ.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Name servers, `host:port` separated by `;`.
+    pub namesrv: String,
+    /// The producer group.
+    pub producer_group: String,
+    /// Tells this process from others on the same host.
+    pub instance: String,
+    /// How long one request may take.
+    pub send_timeout: Duration,
+}
