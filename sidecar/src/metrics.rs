@@ -1,0 +1,334 @@
+//! Counters of the sidecar: what every rule has done, and how the connection to RocketMQ stands.
+//!
+//! Each message ends in exactly one of the final counters of its rule: `sent` or `dead` on the way up; `handed_over`,
+//! `dead`, `own` or `expired` on the way down. The others (`matched`, `received`, `retries`, `warnings`) count events.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// Counters of one uplink rule.
+#[derive(Debug, Default)]
+pub struct UpRule {
+    /// Messages taken from the hand-off log for this rule.
+    pub matched: AtomicU64,
+    /// Messages that RocketMQ has stored.
+    pub sent: AtomicU64,
+    /// Payload bytes of the messages in `sent`.
+    pub bytes: AtomicU64,
+    /// Messages written to the dead letters.
+    pub dead: AtomicU64,
+    /// Batches that had to be sent again.
+    pub retries: AtomicU64,
+}
+
+/// Counters of one downlink rule.
+#[derive(Debug, Default)]
+pub struct DownRule {
+    /// Messages that came from RocketMQ and match the rule.
+    pub received: AtomicU64,
+    /// Messages written to the hand-off log for the plugin to inject.
+    pub handed_over: AtomicU64,
+    /// Payload bytes of the messages in `handed_over`.
+    pub bytes: AtomicU64,
+    /// Messages written to the dead letters.
+    pub dead: AtomicU64,
+    /// Messages that this node had published itself on the same MQTT topic: its subscribers have them already.
+    pub own: AtomicU64,
+    /// Messages whose expiry had passed before they were handed over.
+    pub expired: AtomicU64,
+    /// Properties with a value that could not be used; the rule's default was taken instead.
+    pub warnings: AtomicU64,
+}
+
+/// Everything the sidecar counts. Shared by all of its parts.
+#[derive(Debug)]
+pub struct Metrics {
+    started_ms: u64,
+    up: RwLock<BTreeMap<String, Arc<UpRule>>>,
+    down: RwLock<BTreeMap<String, Arc<DownRule>>>,
+    /// State of the connection to RocketMQ.
+    pub rocketmq: Connection,
+    /// Stretches of the uplink log that failed their checksum and were skipped.
+    pub corrupt_frames: AtomicU64,
+    /// Frames whose rule is not in `rules.table`, or that do not decode: dead letters without a rule.
+    pub unroutable: AtomicU64,
+    /// Messages from RocketMQ that were left out because an earlier run had handed them over already.
+    pub downlink_repeated: AtomicU64,
+    /// Messages waiting in RocketMQ for this node; `u64::MAX` when unknown.
+    pub downlink_lag: AtomicU64,
+    /// Positions of the uplink log.
+    pub uplink_log: LogGauges,
+    /// Positions of the downlink log.
+    pub downlink_log: LogGauges,
+}
+
+/// Where a hand-off log stands. All values in bytes.
+#[derive(Debug, Default)]
+pub struct LogGauges {
+    /// Position behind the last frame.
+    pub end: AtomicU64,
+    /// Everything before this position is done with.
+    pub released: AtomicU64,
+}
+
+impl LogGauges {
+    /// Records both positions.
+    pub fn set(&self, released: u64, end: u64) {
+        self.released.store(released, Relaxed);
+        self.end.store(end, Relaxed);
+    }
+
+    fn snapshot(&self) -> LogSnapshot {
+        let (released, end) = (self.released.load(Relaxed), self.end.load(Relaxed));
+        LogSnapshot {
+            released,
+            end,
+            waiting_bytes: end.saturating_sub(released),
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics {
+            started_ms: unix_ms(),
+            up: RwLock::default(),
+            down: RwLock::default(),
+            rocketmq: Connection::default(),
+            corrupt_frames: AtomicU64::new(0),
+            unroutable: AtomicU64::new(0),
+            downlink_repeated: AtomicU64::new(0),
+            downlink_lag: AtomicU64::new(u64::MAX),
+            uplink_log: LogGauges::default(),
+            downlink_log: LogGauges::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// The counters of the uplink rule with this text; they live as long as the process. Not for every message: keep the `Arc`.
+    pub fn up_rule(&self, text: &str) -> Arc<UpRule> {
+        entry(&self.up, text)
+    }
+
+    /// The counters of the downlink rule with this text.
+    pub fn down_rule(&self, text: &str) -> Arc<DownRule> {
+        entry(&self.down, text)
+    }
+
+    /// All values at this moment. Counters are read one by one, so they may be apart by what happens meanwhile.
+    pub fn snapshot(&self) -> Snapshot {
+        let lag = self.downlink_lag.load(Relaxed);
+        Snapshot {
+            started_ms: self.started_ms,
+            uplink: rows(&self.up, |rule, c| UpRuleSnapshot {
+                rule,
+                matched: c.matched.load(Relaxed),
+                sent: c.sent.load(Relaxed),
+                bytes: c.bytes.load(Relaxed),
+                dead: c.dead.load(Relaxed),
+                retries: c.retries.load(Relaxed),
+            }),
+            downlink: rows(&self.down, |rule, c| DownRuleSnapshot {
+                rule,
+                received: c.received.load(Relaxed),
+                handed_over: c.handed_over.load(Relaxed),
+                bytes: c.bytes.load(Relaxed),
+                dead: c.dead.load(Relaxed),
+                own: c.own.load(Relaxed),
+                expired: c.expired.load(Relaxed),
+                warnings: c.warnings.load(Relaxed),
+            }),
+            rocketmq: self.rocketmq.snapshot(),
+            corrupt_frames: self.corrupt_frames.load(Relaxed),
+            unroutable: self.unroutable.load(Relaxed),
+            downlink_repeated: self.downlink_repeated.load(Relaxed),
+            downlink_lag: (lag != u64::MAX).then_some(lag),
+            uplink_log: self.uplink_log.snapshot(),
+            downlink_log: self.downlink_log.snapshot(),
+        }
+    }
+}
+
+fn entry<T: Default>(map: &RwLock<BTreeMap<String, Arc<T>>>, text: &str) -> Arc<T> {
+    if let Some(found) = map.read().unwrap_or_else(PoisonError::into_inner).get(text) {
+        return Arc::clone(found);
+    }
+    let mut map = map.write().unwrap_or_else(PoisonError::into_inner);
+    Arc::clone(map.entry(text.to_owned()).or_default())
+}
+
+fn rows<T, R>(map: &RwLock<BTreeMap<String, Arc<T>>>, row: impl Fn(String, &T) -> R) -> Vec<R> {
+    let map = map.read().unwrap_or_else(PoisonError::into_inner);
+    map.iter()
+        .map(|(text, counters)| row(text.clone(), counters))
+        .collect()
+}
+
+/// Whether RocketMQ takes and gives messages, since when, and what it said last when it did not.
+#[derive(Debug, Default)]
+pub struct Connection {
+    // Read for every batch, so that the mutex is only taken when something changes.
+    is_up: AtomicBool,
+    state: Mutex<ConnectionSnapshot>,
+}
+
+impl Connection {
+    /// RocketMQ answered. Cheap when it was up before. True if it was not.
+    pub fn up(&self) -> bool {
+        if self.is_up.load(Relaxed) {
+            return false;
+        }
+        let mut state = self.lock();
+        if state.connected {
+            return false;
+        }
+        state.connected = true;
+        state.since_ms = unix_ms();
+        self.is_up.store(true, Relaxed);
+        true
+    }
+
+    /// RocketMQ did not answer, or answered that it can't. True if it had been up, or if this is the first word about it.
+    pub fn down(&self, reason: &str) -> bool {
+        let mut state = self.lock();
+        let now = unix_ms();
+        let changed = state.connected || state.since_ms == 0;
+        if changed {
+            state.since_ms = now;
+        }
+        state.connected = false;
+        state.last_error = Some(reason.to_owned());
+        state.last_error_ms = Some(now);
+        self.is_up.store(false, Relaxed);
+        changed
+    }
+
+    /// The state at this moment.
+    pub fn snapshot(&self) -> ConnectionSnapshot {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ConnectionSnapshot> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See [`Connection`]. Times are Unix milliseconds; `since_ms` is 0 while nothing is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionSnapshot {
+    /// The last exchange with RocketMQ succeeded.
+    pub connected: bool,
+    /// When `connected` took its value.
+    pub since_ms: u64,
+    /// The last error, kept after it is over.
+    pub last_error: Option<String>,
+    /// When the last error was seen.
+    pub last_error_ms: Option<u64>,
+}
+
+/// See [`Metrics`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the fields are those of Metrics")]
+pub struct Snapshot {
+    pub started_ms: u64,
+    pub uplink: Vec<UpRuleSnapshot>,
+    pub downlink: Vec<DownRuleSnapshot>,
+    pub rocketmq: ConnectionSnapshot,
+    pub corrupt_frames: u64,
+    pub unroutable: u64,
+    pub downlink_repeated: u64,
+    pub downlink_lag: Option<u64>,
+    pub uplink_log: LogSnapshot,
+    pub downlink_log: LogSnapshot,
+}
+
+/// See [`LogGauges`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the fields are those of LogGauges")]
+pub struct LogSnapshot {
+    pub released: u64,
+    pub end: u64,
+    /// `end - released`: frames with their headers and the gaps at the ends of segments.
+    pub waiting_bytes: u64,
+}
+
+/// See [`UpRule`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the fields are those of UpRule")]
+pub struct UpRuleSnapshot {
+    pub rule: String,
+    pub matched: u64,
+    pub sent: u64,
+    pub bytes: u64,
+    pub dead: u64,
+    pub retries: u64,
+}
+
+/// See [`DownRule`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the fields are those of DownRule")]
+pub struct DownRuleSnapshot {
+    pub rule: String,
+    pub received: u64,
+    pub handed_over: u64,
+    pub bytes: u64,
+    pub dead: u64,
+    pub own: u64,
+    pub expired: u64,
+    pub warnings: u64,
+}
+
+/// Unix time in milliseconds; 0 for a clock that stands before 1970.
+pub fn unix_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_keeps_its_counters() {
+        let metrics = Metrics::default();
+        metrics.up_rule("a A").sent.fetch_add(2, Relaxed);
+        metrics.up_rule("a A").sent.fetch_add(1, Relaxed);
+        metrics.down_rule("B b").dead.fetch_add(1, Relaxed);
+        let snapshot = metrics.snapshot();
+        assert_eq!(snapshot.uplink.len(), 1);
+        assert_eq!(
+            (snapshot.uplink[0].rule.as_str(), snapshot.uplink[0].sent),
+            ("a A", 3)
+        );
+        assert_eq!(snapshot.downlink[0].dead, 1);
+    }
+
+    #[test]
+    fn the_connection_reports_each_change_once_and_keeps_the_last_error() {
+        let connection = Connection::default();
+        assert!(connection.down("no name server"), "the first word is news");
+        assert!(!connection.down("still none"));
+        assert!(connection.up());
+        assert!(!connection.up());
+        let state = connection.snapshot();
+        assert!(state.connected);
+        assert_eq!(state.last_error.as_deref(), Some("still none"));
+        assert!(connection.down("gone"));
+        assert!(!connection.snapshot().connected);
+    }
+
+    #[test]
+    fn an_unknown_lag_is_not_zero() {
+        let metrics = Metrics::default();
+        assert_eq!(metrics.snapshot().downlink_lag, None);
+        metrics.downlink_lag.store(7, Relaxed);
+        assert_eq!(metrics.snapshot().downlink_lag, Some(7));
+    }
+}
