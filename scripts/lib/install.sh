@@ -1,0 +1,126 @@
+# shellcheck shell=bash
+# Installs what is missing on the machine: Debian's packages, the JDK, Maven, RocketMQ's jars, cargo's tools.
+# Each ensure_… returns at once when there is nothing to do, and may run several times at once.
+
+ROCKETMQ_VERSION=5.5.0
+ROCKETMQ_LIB="$CACHE/rocketmq-$ROCKETMQ_VERSION/lib"
+export ROCKETMQ_LIB
+
+as_root() {
+  if ((EUID == 0)); then
+    "$@"
+  elif have sudo; then
+    sudo "$@"
+  else
+    die "needs root, and there is no sudo, for: $*"
+  fi
+}
+
+package_there() { [[ $(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null) == installed ]]; }
+
+# apt_install PACKAGE…: those that aren't there, without starting any service.
+apt_install() {
+  local package missing=()
+  for package in "$@"; do
+    package_there "$package" || missing+=("$package")
+  done
+  ((${#missing[@]} == 0)) || with_lock apt apt_install_locked "${missing[@]}"
+}
+
+apt_install_locked() {
+  have apt-get || die "no apt-get here; please install by hand: $*"
+  log "installing $*"
+  local policy=/usr/sbin/policy-rc.d ours=no
+  if [[ ! -e $policy ]]; then
+    # A package's service must not start: a second broker on port 1883 was never asked for.
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+    as_root chmod 755 "$policy"
+    ours=yes
+  fi
+  local status=0
+  {
+    retry 3 apt_get update && retry 3 apt_get install -y --no-install-recommends "$@"
+  } || status=$?
+  [[ $ours == no ]] || as_root rm -f "$policy"
+  ((status == 0)) || die "apt-get could not install: $*"
+}
+
+apt_get() {
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600 "$@" >&2 </dev/null
+}
+
+ensure_base_tools() {
+  have cc || apt_install build-essential
+  have setpriv || apt_install util-linux
+  have pkg-config || apt_install pkg-config
+  if ! have cargo && [[ -x $HOME/.cargo/bin/cargo ]]; then
+    PATH="$HOME/.cargo/bin:$PATH"
+  fi
+  have cargo || die "no cargo on the PATH: install Rust (rust-toolchain.toml names the version) and come back"
+}
+
+java_major() {
+  local line
+  have java && have javac || return 1
+  line=$(java -version 2>&1) || return 1
+  [[ $line =~ version\ \"([0-9]+) ]] || return 1
+  printf '%s\n' "${BASH_REMATCH[1]}"
+}
+
+ensure_java() {
+  local major
+  major=$(java_major) || major=0
+  ((major >= 11)) || apt_install openjdk-17-jdk-headless
+}
+
+# RocketMQ's own jars, from Maven's central repository: 150 files, 102 MB.
+ensure_rocketmq() {
+  ensure_java
+  [[ -e $ROCKETMQ_LIB/.complete ]] || with_lock rocketmq install_rocketmq
+}
+
+install_rocketmq() {
+  [[ ! -e $ROCKETMQ_LIB/.complete ]] || return 0
+  have mvn || apt_install maven
+  log "fetching RocketMQ $ROCKETMQ_VERSION by Maven into $ROCKETMQ_LIB"
+  local work artifact
+  work="$CACHE/rocketmq-$ROCKETMQ_VERSION/new.$$"
+  mkdir -p "$work/lib"
+  {
+    printf '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>\n'
+    printf '<groupId>local</groupId><artifactId>rocketmq</artifactId><version>1</version><packaging>pom</packaging>\n'
+    printf '<dependencies>\n'
+    for artifact in namesrv broker proxy tools controller; do
+      printf '<dependency><groupId>org.apache.rocketmq</groupId><artifactId>rocketmq-%s</artifactId>' "$artifact"
+      printf '<version>%s</version></dependency>\n' "$ROCKETMQ_VERSION"
+    done
+    printf '</dependencies></project>\n'
+  } >"$work/pom.xml"
+  retry 3 mvn -q -B -f "$work/pom.xml" dependency:copy-dependencies -DoutputDirectory="$work/lib" \
+    -DincludeScope=runtime >&2 </dev/null || die "Maven could not fetch RocketMQ $ROCKETMQ_VERSION"
+  [[ -e $work/lib/rocketmq-broker-$ROCKETMQ_VERSION.jar ]] || die "Maven brought no rocketmq-broker-$ROCKETMQ_VERSION.jar"
+  touch "$work/lib/.complete"
+  # Whole or not at all: a run that was cut short leaves no half-filled folder under the real name.
+  rm -rf "$ROCKETMQ_LIB"
+  mv "$work/lib" "$ROCKETMQ_LIB"
+  rm -rf "$work"
+}
+
+# bindgen, for the check that the committed bindings still match Mosquitto's headers.
+ensure_libclang() {
+  compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || apt_install libclang-dev
+}
+
+ensure_cargo_deny() {
+  [[ -x $CACHE/tools/bin/cargo-deny ]] || with_lock cargo-deny install_cargo_deny
+  PATH="$CACHE/tools/bin:$PATH"
+}
+
+install_cargo_deny() {
+  [[ ! -x $CACHE/tools/bin/cargo-deny ]] || return 0
+  log "building cargo-deny (some minutes, once)"
+  # A lint tool that runs for a second isn't worth a slow optimised build.
+  CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
+    retry 3 cargo install --locked cargo-deny --root "$CACHE/tools" >&2 </dev/null ||
+    die "cargo could not install cargo-deny"
+}
