@@ -56,14 +56,13 @@ install_mosquitto() {
     2.1.2) unpack_mosquitto "$version" sid ;;
     *) die "no source is known for Mosquitto $version" ;;
   esac
-  found=$(broker_version "$(mosquitto_command "$version")") || die "Mosquitto $version does not run after unpacking"
-  if ! dpkg --compare-versions "$found" ge "$version"; then
-    rm -rf "${CACHE:?}/mosquitto/$version"
-    die "asked Debian for Mosquitto $version, and got $found"
-  fi
+  local wrapper="$CACHE/mosquitto/$version/mosquitto"
+  found=$(broker_version "$wrapper.new") || die "Mosquitto $version does not run: $("$wrapper.new" -h 2>&1 | head -n 3)"
+  dpkg --compare-versions "$found" ge "$version" || die "asked Debian for Mosquitto $version, and got $found"
+  mv "$wrapper.new" "$wrapper"
 }
 
-# write_wrapper DIRECTORY COMMAND…
+# write_wrapper DIRECTORY COMMAND…: as mosquitto.new, until it was seen running.
 write_wrapper() {
   local directory=$1
   shift
@@ -74,7 +73,6 @@ write_wrapper() {
     printf ' "$@"\n'
   } >"$directory/mosquitto.new"
   chmod 755 "$directory/mosquitto.new"
-  mv "$directory/mosquitto.new" "$directory/mosquitto"
 }
 
 # The mirror that this machine's own apt sources name.
@@ -165,7 +163,10 @@ wrap_unpacked() {
   loader=$(find "$directory" -type f \( -name 'ld-linux*.so.*' -o -name 'ld-[0-9]*.so' \) -print -quit)
   [[ -n $loader ]] || die "no dynamic loader among what Mosquitto depends on"
   for path in "usr/lib/$multiarch" "lib/$multiarch" usr/lib lib; do
-    [[ ! -d $directory/$path ]] || libraries+="${libraries:+:}$directory/$path"
+    [[ -d $directory/$path ]] || continue
+    libraries+="${libraries:+:}$directory/$path"
+    # Some packages leave the links with the sonames to ldconfig.
+    PATH="$PATH:/sbin:/usr/sbin" ldconfig -n "$directory/$path"
   done
   write_wrapper "$directory" "$loader" --library-path "$libraries" "$directory/usr/sbin/mosquitto"
 }
