@@ -12,7 +12,7 @@ broker_version() {
   local text
   # Its exit code for -h says nothing.
   text=$("$1" -h 2>&1 </dev/null) || true
-  [[ $text =~ ^mosquitto\ version\ ([0-9.]+) ]] || return 1
+  [[ $text =~ mosquitto\ version\ ([0-9.]+) ]] || return 1
   printf '%s\n' "${BASH_REMATCH[1]}"
 }
 
