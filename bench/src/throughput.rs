@@ -1,0 +1,284 @@
+//! Rounds under full load: the same load on bare Mosquitto, on one with a callback that does nothing, and on one with the bridge.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::backbone::Backbone;
+use crate::child;
+use crate::load::{Load, Outcome, Shape};
+use crate::mosquitto::{Broker, Setup, Variant};
+use crate::report::{Figure, Goal};
+use crate::syscalls::{Counter, Counts};
+
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(180);
+/// Connections, caches and the log's first segments are fresh before it.
+const WARM_UP: Duration = Duration::from_secs(1);
+/// Rounds look at RocketMQ's offsets every so often while messages arrive: seldom enough to cost nothing.
+const OFFSET_INTERVAL: Duration = Duration::from_millis(40);
+
+/// Plan of the load rounds.
+pub(crate) struct Plan {
+    pub(crate) rounds: usize,
+    pub(crate) duration: Duration,
+    pub(crate) shape: Shape,
+    /// Count system calls by `perf` rather than by `strace`.
+    pub(crate) perf: bool,
+}
+
+/// One variant's numbers, a value a round.
+#[derive(Default)]
+struct Series {
+    acknowledged_per_s: Vec<f64>,
+    broker_ns: Vec<f64>,
+    syscalls: Vec<f64>,
+    futexes: Vec<f64>,
+}
+
+/// What only the bridge has.
+#[derive(Default)]
+struct BridgeSeries {
+    arrived_per_s: Vec<f64>,
+    paused_acknowledged_per_s: Vec<f64>,
+    paused_broker_ns: Vec<f64>,
+    sidecar_ns: Vec<f64>,
+    duplicates: u64,
+}
+
+/// Measures every variant in every round, in turning order.
+pub(crate) fn measure(setup: &Setup, backbone: &mut Backbone, plan: &Plan) -> Result<Vec<Figure>> {
+    let (mut bare, mut noop, mut bridged) =
+        (Series::default(), Series::default(), Series::default());
+    let mut bridge = BridgeSeries::default();
+    for round in 0..plan.rounds {
+        for turn in 0..3 {
+            match (round + turn) % 3 {
+                0 => plain(setup, Variant::Bare, plan, &mut bare)?,
+                1 => plain(setup, Variant::Noop, plan, &mut noop)?,
+                _ => bridged_round(setup, backbone, plan, &mut bridged, &mut bridge)?,
+            }
+        }
+        let last = |values: &[f64]| values.last().copied().unwrap_or_default();
+        eprintln!(
+            "  load, round {} of {}: acknowledged/s bare {:.0}, no-op {:.0}, bridge {:.0} ({:.0} paused); arriving {:.0}/s; \
+             thread ns bare {:.0}, no-op {:.0}, bridge {:.0} ({:.0} paused); sidecar ns {:.0}",
+            round + 1,
+            plan.rounds,
+            last(&bare.acknowledged_per_s),
+            last(&noop.acknowledged_per_s),
+            last(&bridged.acknowledged_per_s),
+            last(&bridge.paused_acknowledged_per_s),
+            last(&bridge.arrived_per_s),
+            last(&bare.broker_ns),
+            last(&noop.broker_ns),
+            last(&bridged.broker_ns),
+            last(&bridge.paused_broker_ns),
+            last(&bridge.sidecar_ns),
+        );
+    }
+    if bridge.duplicates > 0 {
+        eprintln!(
+            "  {} messages arrived more than once (at least once is the promise)",
+            bridge.duplicates
+        );
+    }
+    Ok(figures(bare, noop, bridged, bridge))
+}
+
+fn plain(setup: &Setup, variant: Variant, plan: &Plan, series: &mut Series) -> Result<()> {
+    let broker = Broker::start(setup, variant)?;
+    let mut load = Load::connect(broker.port, plan.shape)?;
+    load.run(WARM_UP)?;
+    let (outcome, broker_ns) = timed(&broker, &mut load, plan.duration)?;
+    series.acknowledged_per_s.push(outcome.per_second());
+    series.broker_ns.push(broker_ns);
+    let counter = Counter::attach(&setup.dir, broker.pid(), plan.perf)?;
+    let outcome = load.run(plan.duration / 2)?;
+    series.add_counts(&counter.finish()?, outcome.messages);
+    Ok(())
+}
+
+fn bridged_round(
+    setup: &Setup,
+    backbone: &mut Backbone,
+    plan: &Plan,
+    series: &mut Series,
+    bridge: &mut BridgeSeries,
+) -> Result<()> {
+    let broker = Broker::start(setup, Variant::Bridge)?;
+    let mut load = Load::connect(broker.port, plan.shape)?;
+    let mut arrivals = Arrivals::new(backbone, &setup.topics.load)?;
+    // The sidecar may still be connecting: the load begins when a first message is through.
+    let first = load.run(Duration::from_millis(1))?;
+    arrivals.wait(first, READY_TIMEOUT)?;
+    let warm_up = load.run(WARM_UP)?;
+    arrivals.wait(warm_up, ARRIVAL_TIMEOUT)?;
+
+    let sidecar_before = broker.sidecar_cpu_ns()?;
+    let start = Instant::now();
+    let (outcome, broker_ns) = timed(&broker, &mut load, plan.duration)?;
+    arrivals.wait(outcome, ARRIVAL_TIMEOUT)?;
+    bridge
+        .arrived_per_s
+        .push(outcome.messages as f64 / start.elapsed().as_secs_f64());
+    bridge
+        .sidecar_ns
+        .push((broker.sidecar_cpu_ns()? - sidecar_before) as f64 / outcome.messages as f64);
+    series.acknowledged_per_s.push(outcome.per_second());
+    series.broker_ns.push(broker_ns);
+
+    let counter = Counter::attach(&setup.dir, broker.pid(), plan.perf)?;
+    let outcome = load.run(plan.duration / 2)?;
+    series.add_counts(&counter.finish()?, outcome.messages);
+    arrivals.wait(outcome, ARRIVAL_TIMEOUT)?;
+
+    let paused = broker.pause_sidecar()?;
+    let (outcome, broker_ns) = timed(&broker, &mut load, plan.duration)?;
+    drop(paused);
+    arrivals.wait(outcome, ARRIVAL_TIMEOUT)?;
+    bridge.paused_acknowledged_per_s.push(outcome.per_second());
+    bridge.paused_broker_ns.push(broker_ns);
+    bridge.duplicates += arrivals.beyond()?;
+    Ok(())
+}
+
+/// Runs the load and gives what the broker's thread spent on each message.
+fn timed(broker: &Broker, load: &mut Load, duration: Duration) -> Result<(Outcome, f64)> {
+    let before = broker.thread_cpu_ns()?;
+    let outcome = load.run(duration)?;
+    let spent = broker.thread_cpu_ns()? - before;
+    Ok((outcome, spent as f64 / outcome.messages as f64))
+}
+
+/// Counts what arrives in RocketMQ, by the offsets of the topic.
+struct Arrivals<'a> {
+    backbone: &'a mut Backbone,
+    topic: &'a str,
+    expected: u64,
+}
+
+impl<'a> Arrivals<'a> {
+    fn new(backbone: &'a mut Backbone, topic: &'a str) -> Result<Self> {
+        let expected = backbone.offset(topic)?;
+        Ok(Arrivals {
+            backbone,
+            topic,
+            expected,
+        })
+    }
+
+    /// Waits until everything of `outcome` is in RocketMQ.
+    fn wait(&mut self, outcome: Outcome, limit: Duration) -> Result<()> {
+        self.expected += outcome.messages;
+        child::wait_for(
+            &format!("{} messages arriving in RocketMQ", outcome.messages),
+            limit,
+            || {
+                let arrived = self.backbone.offset(self.topic)? >= self.expected;
+                if !arrived {
+                    std::thread::sleep(OFFSET_INTERVAL);
+                }
+                Ok(arrived.then_some(()))
+            },
+        )
+    }
+
+    /// How many more arrived than were sent.
+    fn beyond(&mut self) -> Result<u64> {
+        Ok(self
+            .backbone
+            .offset(self.topic)?
+            .saturating_sub(self.expected))
+    }
+}
+
+impl Series {
+    fn add_counts(&mut self, counts: &Counts, messages: u64) {
+        let per_message =
+            |name: &str| counts.get(name).copied().unwrap_or(0) as f64 / messages as f64;
+        self.syscalls.push(per_message("total"));
+        self.futexes.push(per_message("futex") * 1000.0);
+        let rest = counts.iter().filter(|(name, _)| *name != "total");
+        let rest: Vec<String> = rest
+            .filter(|(_, count)| **count > 0)
+            .map(|(name, _)| format!("{name} {:.4}", per_message(name)))
+            .collect();
+        eprintln!(
+            "    system calls of Mosquitto's thread per message: {:.4} ({})",
+            per_message("total"),
+            rest.join(", ")
+        );
+    }
+}
+
+fn figures(bare: Series, noop: Series, bridged: Series, bridge: BridgeSeries) -> Vec<Figure> {
+    let figure = |name, unit, values, reference, reference_values: &[f64], goal| Figure {
+        name,
+        unit,
+        values,
+        reference,
+        reference_values: reference_values.to_vec(),
+        goal,
+    };
+    let (acknowledged, nothing) = ("bare Mosquitto, acknowledged", "do-nothing callback");
+    let bare_rate = &bare.acknowledged_per_s;
+    vec![
+        figure(
+            "arriving_in_rocketmq",
+            "msg/s",
+            bridge.arrived_per_s,
+            acknowledged,
+            bare_rate,
+            Some(Goal::AtLeast(10_000.0)),
+        ),
+        figure(
+            "acknowledged",
+            "msg/s",
+            bridged.acknowledged_per_s,
+            acknowledged,
+            bare_rate,
+            None,
+        ),
+        figure(
+            "acknowledged_sidecar_paused",
+            "msg/s",
+            bridge.paused_acknowledged_per_s,
+            acknowledged,
+            bare_rate,
+            None,
+        ),
+        figure(
+            "broker_thread_per_message",
+            "ns",
+            bridged.broker_ns,
+            nothing,
+            &noop.broker_ns,
+            Some(Goal::ReferencePlus(500.0)),
+        ),
+        figure(
+            "broker_thread_per_message_sidecar_paused",
+            "ns",
+            bridge.paused_broker_ns,
+            nothing,
+            &noop.broker_ns,
+            Some(Goal::ReferencePlus(500.0)),
+        ),
+        figure(
+            "broker_system_calls_per_message",
+            "calls",
+            bridged.syscalls,
+            nothing,
+            &noop.syscalls,
+            Some(Goal::ReferencePlus(0.01)),
+        ),
+        figure(
+            "broker_futex_calls_per_1000_messages",
+            "calls",
+            bridged.futexes,
+            nothing,
+            &noop.futexes,
+            Some(Goal::ReferencePlus(1.0)),
+        ),
+    ]
+}
