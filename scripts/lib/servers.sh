@@ -1,0 +1,44 @@
+# shellcheck shell=bash
+# Servers that a script starts for itself, and that end with it.
+
+# start_rocketmq DIRECTORY [ARGUMENT…]: sets ROCKETMQ_PID and NAMESRV. It gets SIGTERM should this shell be killed.
+start_rocketmq() {
+  local directory=$1 answer=''
+  shift
+  mkdir -p "$directory"
+  mkfifo "$directory/ready"
+  setpriv --pdeathsig TERM "$REPO/scripts/rocketmq" --dir "$directory" "$@" </dev/null >"$directory/ready" &
+  ROCKETMQ_PID=$!
+  at_exit "stop $ROCKETMQ_PID 60"
+  read -r answer <"$directory/ready" || die "RocketMQ did not start"
+  rm "$directory/ready"
+  # shellcheck disable=SC2034 # read by the scripts that source this
+  NAMESRV=${answer#ready }
+}
+
+# processes_naming TEXT: the ids of the processes with TEXT in their command line, but for this script.
+processes_naming() {
+  local entry pid
+  for entry in /proc/[0-9]*/cmdline; do
+    pid=${entry#/proc/}
+    pid=${pid%/cmdline}
+    [[ $pid != "$$" && $pid != "$BASHPID" ]] || continue
+    if tr '\0' ' ' <"$entry" 2>/dev/null | grep -qF -- "$1"; then
+      printf '%s\n' "$pid"
+    fi
+  done
+}
+
+none_naming() { [[ -z $(processes_naming "$1") ]]; }
+
+# leave_no_process TEXT SECONDS: waits for those to end; 1 when some had to be killed.
+leave_no_process() {
+  local pid left
+  ! wait_until "$2" none_naming "$1" || return 0
+  left=$(processes_naming "$1")
+  for pid in $left; do
+    log "left behind: $pid $(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | cut -c 1-200)"
+    kill -KILL "$pid" 2>/dev/null || true
+  done
+  return 1
+}
