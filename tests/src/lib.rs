@@ -6,7 +6,11 @@
 //!
 //! This is no part of the product, and shares no code with it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a harness of tests: what it can't do ends the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a harness of tests: what it can't do ends the test"
+)]
 // The plugin's and the sidecar's processes are ended by process id.
 #![deny(unsafe_code)]
 

@@ -1,0 +1,357 @@
+//! RocketMQ as its own Java client sees it: `tests/java/Probe.java`, one process for all tests.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value, json};
+
+use crate::child::ChildGuard;
+use crate::environment::{required_path, shared_namesrv};
+use crate::wait::eventually;
+
+const ANSWER_LIMIT: Duration = Duration::from_secs(90);
+
+/// A message as it lies in RocketMQ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// `broker/queue id`.
+    pub queue: String,
+    /// Offset in that queue.
+    pub offset: i64,
+    /// The producer's id (`UNIQ_KEY`), else the offset id.
+    pub msg_id: String,
+    /// Tag.
+    pub tag: Option<String>,
+    /// Keys.
+    pub keys: Option<String>,
+    /// All properties, RocketMQ's own too.
+    pub properties: BTreeMap<String, String>,
+    /// Body.
+    pub body: Vec<u8>,
+    /// Unix ms at which the producer made it.
+    pub born_at_ms: i64,
+    /// Unix ms at which the broker stored it.
+    pub stored_at_ms: i64,
+}
+
+impl Stored {
+    /// A property, where it is set.
+    pub fn property(&self, name: &str) -> Option<&str> {
+        self.properties.get(name).map(String::as_str)
+    }
+}
+
+/// A message to be produced by RocketMQ's own producer.
+#[derive(Debug, Clone, Default)]
+pub struct Produced {
+    body: Vec<u8>,
+    tag: Option<String>,
+    keys: Option<String>,
+    properties: BTreeMap<String, String>,
+    queue: Option<i32>,
+}
+
+impl Produced {
+    /// A message with this body, which may not be empty: RocketMQ refuses that.
+    pub fn new(body: impl Into<Vec<u8>>) -> Produced {
+        Produced {
+            body: body.into(),
+            ..Produced::default()
+        }
+    }
+
+    /// Sets the tag.
+    pub fn tag(mut self, tag: &str) -> Produced {
+        self.tag = Some(tag.to_owned());
+        self
+    }
+
+    /// Sets the keys.
+    pub fn keys(mut self, keys: &str) -> Produced {
+        self.keys = Some(keys.to_owned());
+        self
+    }
+
+    /// Sets a user property.
+    pub fn property(mut self, name: &str, value: &str) -> Produced {
+        self.properties.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Sends it to this queue rather than to any.
+    pub fn queue(mut self, queue: i32) -> Produced {
+        self.queue = Some(queue);
+        self
+    }
+
+    fn json(&self) -> Value {
+        json!({ "body": STANDARD.encode(&self.body), "tag": self.tag, "keys": self.keys,
+                "properties": self.properties, "queue": self.queue })
+    }
+}
+
+/// A topic of a RocketMQ.
+#[derive(Debug, Clone)]
+pub struct Topic {
+    namesrv: String,
+    name: String,
+}
+
+impl Topic {
+    /// A new topic of the RocketMQ that all tests share; its name is `label` and something that makes it unique.
+    pub fn shared(label: &str, queues: u32) -> Topic {
+        Topic::create(&shared_namesrv(), &unique(label), queues)
+    }
+
+    /// Creates a topic.
+    pub fn create(namesrv: &str, name: &str, queues: u32) -> Topic {
+        ask(json!({ "op": "create-topic", "namesrv": namesrv, "topic": name, "queues": queues }));
+        Topic::named(namesrv, name)
+    }
+
+    /// A topic that is there already, or may come to be.
+    pub fn named(namesrv: &str, name: &str) -> Topic {
+        Topic {
+            namesrv: namesrv.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Deletes it.
+    pub fn delete(&self) {
+        ask(json!({ "op": "delete-topic", "namesrv": self.namesrv, "topic": self.name }));
+    }
+
+    /// Produces messages with RocketMQ's own producer, one after the other, and returns when all are stored.
+    pub fn produce(&self, messages: &[Produced]) {
+        let messages: Vec<Value> = messages.iter().map(Produced::json).collect();
+        ask(
+            json!({ "op": "produce", "namesrv": self.namesrv, "topic": self.name, "messages": messages }),
+        );
+    }
+
+    /// What a consumer group has committed and what there is, each summed over the queues; `None` while the group is unknown.
+    pub fn committed(&self, group: &str) -> Option<(i64, i64)> {
+        let answer = try_ask(json!({ "op": "committed", "namesrv": self.namesrv, "topic": self.name, "group": group })).ok()?;
+        Some((answer["committed"].as_i64()?, answer["there"].as_i64()?))
+    }
+
+    /// Reads it from the beginning.
+    pub fn reader(&self) -> Reader {
+        Reader {
+            topic: self.clone(),
+            offsets: Value::Object(Map::new()),
+            messages: Vec::new(),
+        }
+    }
+}
+
+/// A name that no other test and no other run uses.
+pub fn unique(label: &str) -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let started = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs() % 1_000_000);
+    format!(
+        "E2E_{label}_{started}_{}_{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    )
+}
+
+/// Reads a topic, and keeps everything that it has read.
+#[derive(Debug)]
+pub struct Reader {
+    topic: Topic,
+    offsets: Value,
+    /// Everything so far. In order within each queue.
+    pub messages: Vec<Stored>,
+}
+
+impl Reader {
+    /// Reads what has come since the last call; returns how many.
+    pub fn poll(&mut self) -> usize {
+        let question = json!({ "op": "read", "namesrv": self.topic.namesrv, "topic": self.topic.name, "offsets": self.offsets });
+        // RocketMQ may be away for a while in the tests that take it away: whoever waits has a deadline.
+        let Ok(mut answer) = try_ask(question) else {
+            return 0;
+        };
+        let offsets = answer["offsets"].take();
+        if offsets
+            .as_object()
+            .is_some_and(|offsets| !offsets.is_empty())
+        {
+            self.offsets = offsets;
+        }
+        let new = answer["messages"].as_array().map_or(0, Vec::len);
+        for message in answer["messages"].as_array().into_iter().flatten() {
+            self.messages.push(stored(message));
+        }
+        new
+    }
+
+    /// Waits until at least this many have come since the beginning, and returns them all.
+    #[track_caller]
+    pub fn wait_for(&mut self, count: usize) -> &[Stored] {
+        let what = format!("{count} messages in RocketMQ topic {}", self.topic.name);
+        eventually(&what, || {
+            self.poll();
+            (self.messages.len() >= count).then_some(())
+        });
+        &self.messages
+    }
+
+    /// Waits for a message with this body, and returns it.
+    #[track_caller]
+    pub fn wait_for_body(&mut self, body: &[u8]) -> Stored {
+        let what = format!(
+            "{:?} in RocketMQ topic {}",
+            String::from_utf8_lossy(&body[..body.len().min(80)]),
+            self.topic.name
+        );
+        eventually(&what, || {
+            self.poll();
+            self.messages
+                .iter()
+                .find(|message| message.body == body)
+                .cloned()
+        })
+    }
+
+    /// The bodies as text, in the order read.
+    pub fn texts(&self) -> Vec<String> {
+        self.messages
+            .iter()
+            .map(|message| String::from_utf8_lossy(&message.body).into_owned())
+            .collect()
+    }
+}
+
+fn stored(message: &Value) -> Stored {
+    let text = |name: &str| message[name].as_str().map(str::to_owned);
+    Stored {
+        queue: text("queue").unwrap_or_default(),
+        offset: message["offset"].as_i64().unwrap_or(-1),
+        msg_id: text("msg_id").unwrap_or_default(),
+        tag: text("tag"),
+        keys: text("keys"),
+        properties: message["properties"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned()))
+            .collect(),
+        body: STANDARD
+            .decode(message["body"].as_str().unwrap_or_default())
+            .expect("the probe's base64"),
+        born_at_ms: message["born_at_ms"].as_i64().unwrap_or(0),
+        stored_at_ms: message["stored_at_ms"].as_i64().unwrap_or(0),
+    }
+}
+
+struct Probe {
+    input: ChildStdin,
+    next: u64,
+    // Held for its drop at the end of the process; the parent-death signal does the work.
+    _process: ChildGuard,
+    _home: tempfile::TempDir,
+}
+
+type Waiting = Mutex<HashMap<u64, mpsc::Sender<Value>>>;
+
+fn waiting() -> MutexGuard<'static, HashMap<u64, mpsc::Sender<Value>>> {
+    static WAITING: OnceLock<Waiting> = OnceLock::new();
+    WAITING
+        .get_or_init(Waiting::default)
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+}
+
+fn probe() -> MutexGuard<'static, Probe> {
+    static PROBE: OnceLock<Mutex<Probe>> = OnceLock::new();
+    PROBE
+        .get_or_init(|| Mutex::new(start()))
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+}
+
+fn start() -> Probe {
+    let home = tempfile::tempdir().expect("a temporary folder");
+    let class_path = format!(
+        "{}/*:{}",
+        required_path("MRMQ_ROCKETMQ_LIB").display(),
+        required_path("MRMQ_JAVA_CLASSES").display()
+    );
+    let mut command = Command::new("java");
+    command
+        .args([
+            "-Xmx384m",
+            "-XX:+UseSerialGC",
+            "-XX:-UsePerfData",
+            "-Djava.net.preferIPv4Stack=true",
+        ])
+        // RocketMQ's client writes its logs below the home folder.
+        .arg(format!("-Duser.home={}", home.path().display()))
+        .args(["-cp", &class_path, "Probe", "serve"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut process = ChildGuard::spawn(command, libc::SIGKILL)
+        .expect("java: run scripts/test, which installs a JDK");
+    let input = process.child.stdin.take().expect("a pipe");
+    let output = process.child.stdout.take().expect("a pipe");
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            let Ok(answer) = serde_json::from_str::<Value>(&line) else {
+                continue;
+            };
+            if let Some(asker) = answer["id"].as_u64().and_then(|id| waiting().remove(&id)) {
+                // It has given up waiting.
+                let _ = asker.send(answer);
+            }
+        }
+    });
+    Probe {
+        input,
+        next: 0,
+        _process: process,
+        _home: home,
+    }
+}
+
+fn try_ask(mut question: Value) -> Result<Value, String> {
+    let (asker, answer) = mpsc::channel();
+    {
+        let mut probe = probe();
+        probe.next += 1;
+        let id = probe.next;
+        question["id"] = json!(id);
+        waiting().insert(id, asker);
+        writeln!(probe.input, "{question}")
+            .map_err(|problem| format!("the Java probe has ended: {problem}"))?;
+    }
+    let answer = answer
+        .recv_timeout(ANSWER_LIMIT)
+        .map_err(|_| format!("no answer from the Java probe to {}", question["op"]))?;
+    match answer["error"].as_str() {
+        Some(problem) => Err(problem.to_owned()),
+        None => Ok(answer),
+    }
+}
+
+#[track_caller]
+fn ask(question: Value) -> Value {
+    let what = format!("{} {}", question["op"], question["topic"]);
+    try_ask(question).unwrap_or_else(|problem| panic!("the Java probe, {what}: {problem}"))
+}
