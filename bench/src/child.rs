@@ -76,6 +76,9 @@ pub(crate) fn wait_for<T>(
 ) -> Result<T> {
     let deadline = Instant::now() + limit;
     loop {
+        if sys::terminated() {
+            bail!("{what}: asked to end");
+        }
         if let Some(value) = condition()? {
             return Ok(value);
         }
@@ -84,6 +87,18 @@ pub(crate) fn wait_for<T>(
         }
         thread::sleep(POLL_INTERVAL);
     }
+}
+
+/// Waits, also while this process is ending, until none of the processes is alive; false when one still is after `limit`.
+pub(crate) fn all_end(pids: &[u32], limit: Duration) -> bool {
+    let deadline = Instant::now() + limit;
+    while pids.iter().any(|pid| is_alive(*pid)) {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::sleep(POLL_INTERVAL);
+    }
+    true
 }
 
 /// Processes whose parent is `parent`.

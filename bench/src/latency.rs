@@ -27,6 +27,9 @@ pub(crate) fn publish(port: u16, topic: &str, count: usize, rate: u32) -> Result
     let start = Instant::now();
     let mut packet = Vec::new();
     for index in 0..count {
+        if sys::terminated() {
+            bail!("asked to end while publishing");
+        }
         let due = start + Duration::from_secs(1) * u32::try_from(index)? / rate;
         thread::sleep(due.saturating_duration_since(Instant::now()));
         packet.clear();

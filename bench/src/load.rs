@@ -78,6 +78,9 @@ impl Load {
         self.set_low_water(self.window.div_ceil(2))?;
         let mut running = true;
         loop {
+            if sys::terminated() {
+                bail!("asked to end while publishing");
+            }
             if running && Instant::now() >= end {
                 running = false;
                 self.set_low_water(1)?;

@@ -78,6 +78,7 @@ enum Part {
 }
 
 fn main() -> ExitCode {
+    sys::note_termination_signals();
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

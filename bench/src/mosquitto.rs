@@ -143,14 +143,7 @@ impl Broker {
 impl Drop for Broker {
     fn drop(&mut self) {
         self.guard.stop(libc::SIGTERM);
-        let gone = child::wait_for("the sidecar ending", STOP_TIMEOUT, || {
-            Ok(self
-                .sidecars
-                .iter()
-                .all(|pid| !child::is_alive(*pid))
-                .then_some(()))
-        });
-        if gone.is_err() {
+        if !child::all_end(&self.sidecars, STOP_TIMEOUT) {
             eprintln!(
                 "warning: the sidecar was still there {STOP_TIMEOUT:?} after Mosquitto's end, and was killed"
             );

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What [`poll`] should wait for on one descriptor, and whether it happened.
@@ -119,4 +120,25 @@ pub(crate) fn unix_nanos() -> u64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+static TERMINATED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn note_termination(_signal: libc::c_int) {
+    // Relaxed: nothing else is published by it.
+    TERMINATED.store(true, Ordering::Relaxed);
+}
+
+/// From now on SIGTERM and SIGINT only set what [`terminated`] reads, so that the guards of every child run.
+pub(crate) fn note_termination_signals() {
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        let handler = note_termination as extern "C" fn(libc::c_int);
+        // SAFETY: the handler only stores to an atomic, which is async-signal-safe, and has the signature that signal() wants.
+        unsafe { libc::signal(signal, handler as libc::sighandler_t) };
+    }
+}
+
+/// True once this process was asked to end.
+pub(crate) fn terminated() -> bool {
+    TERMINATED.load(Ordering::Relaxed)
 }
