@@ -21,8 +21,9 @@ build_release() {
 build_and_copy() {
   log "building (the first time takes 10 to 20 minutes on two cores)"
   build_in_place
-  cp "$CARGO_TARGET_DIR/release/libmosquitto_rocketmq.so" "$1/mosquitto_rocketmq.so"
-  cp "$CARGO_TARGET_DIR/release/mosquitto-rocketmq" "$1/mosquitto-rocketmq"
+  # Replaced, not written over: it may be running.
+  install -m 755 "$CARGO_TARGET_DIR/release/libmosquitto_rocketmq.so" "$1/mosquitto_rocketmq.so"
+  install -m 755 "$CARGO_TARGET_DIR/release/mosquitto-rocketmq" "$1/mosquitto-rocketmq"
 }
 
 # build_java DIRECTORY: the classes of tests/java, which use RocketMQ's own client.
