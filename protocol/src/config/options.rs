@@ -1,0 +1,410 @@
+//! The table of options: how each is read, what is allowed, and how its value is written back.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::choices::{Layout, Level, SidecarMode, SpoolFull, SpoolSync, StartFrom, Wake};
+use super::{Config, node, units};
+use crate::rules::{DownlinkRule, RuleError, UplinkRule, rocketmq_name};
+
+pub(super) const KIB: u64 = 1 << 10;
+pub(super) const MIB: u64 = 1 << 20;
+pub(super) const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+/// Segments are mapped: whole pages.
+pub(super) const PAGE: u64 = 4096;
+
+/// What is wrong with a value; the option's own `allowed` says what would be right, unless the problem knows better.
+pub(super) enum Problem {
+    Text(String),
+    Rule(RuleError),
+}
+
+impl From<RuleError> for Problem {
+    fn from(error: RuleError) -> Self {
+        Problem::Rule(error)
+    }
+}
+
+impl From<&str> for Problem {
+    fn from(text: &str) -> Self {
+        Problem::Text(text.to_owned())
+    }
+}
+
+/// One option.
+pub(super) struct Spec {
+    pub(super) name: &'static str,
+    /// Whether it may stand several times.
+    pub(super) repeats: bool,
+    pub(super) allowed: &'static str,
+    pub(super) apply: fn(&mut Config, &str) -> Result<(), Problem>,
+    /// The value (or values) as the configuration would have it; nothing for an option that is not set.
+    pub(super) show: fn(&Config) -> Vec<String>,
+}
+
+macro_rules! option {
+    ($name:ident, $allowed:expr, |$value:ident| $parse:expr, |$config:ident| $show:expr) => {
+        Spec {
+            name: stringify!($name),
+            repeats: false,
+            allowed: $allowed,
+            apply: |config, $value| {
+                config.$name = $parse;
+                Ok(())
+            },
+            show: |$config| $show,
+        }
+    };
+}
+
+macro_rules! word_option {
+    ($name:ident, $words:ty, $allowed:literal) => {
+        option!(
+            $name,
+            $allowed,
+            |value| <$words>::parse(value).ok_or_else(|| not_among(value, <$words>::WORDS))?,
+            |config| vec![config.$name.to_string()]
+        )
+    };
+}
+
+macro_rules! size_option {
+    ($name:ident, $range:expr, $allowed:literal) => {
+        option!(
+            $name,
+            $allowed,
+            |value| size(value, $range)?,
+            |config| vec![units::format_size(config.$name)]
+        )
+    };
+}
+
+macro_rules! time_option {
+    ($name:ident, $max:expr, $allowed:literal) => {
+        option!(
+            $name,
+            $allowed,
+            |value| time(value, Duration::from_secs($max))?,
+            |config| vec![units::format_duration(config.$name)]
+        )
+    };
+}
+
+macro_rules! count_option {
+    ($name:ident, $range:expr, $allowed:literal) => {
+        option!(
+            $name,
+            $allowed,
+            |value| count(value, $range)?,
+            |config| vec![config.$name.to_string()]
+        )
+    };
+}
+
+macro_rules! rule_option {
+    ($name:ident, $rule:ty, $allowed:literal) => {
+        Spec {
+            name: stringify!($name),
+            repeats: true,
+            allowed: $allowed,
+            apply: |config, value| {
+                config.$name.push(<$rule>::parse(value)?);
+                Ok(())
+            },
+            show: |config| config.$name.iter().map(|rule| rule.text.clone()).collect(),
+        }
+    };
+}
+
+/// Every option of this version.
+pub(super) const OPTIONS: &[Spec] = &[
+    option!(
+        namesrv,
+        "host:port, several joined by a semicolon: 10.0.0.1:9876;10.0.0.2:9876",
+        |value| namesrv(value)?,
+        |config| vec![config.namesrv.join(";")]
+    ),
+    option!(
+        node_id,
+        node::ALLOWED,
+        |value| node_id(value)?,
+        |config| vec![config.node_id.clone()]
+    ),
+    option!(
+        spool_dir,
+        "an absolute path of at most 94 bytes",
+        |value| spool_dir(value)?,
+        |config| show_path(Some(&config.spool_dir))
+    ),
+    size_option!(
+        spool_bytes_max,
+        192 * KIB..=64 * TIB,
+        "192KiB to 64TiB, at least 3 segments (spool_segment_bytes)"
+    ),
+    option!(
+        spool_segment_bytes,
+        "64KiB to 1GiB, a multiple of 4096",
+        |value| segment(value)?,
+        |config| vec![units::format_size(config.spool_segment_bytes)]
+    ),
+    option!(
+        spool_sync,
+        SpoolSync::ALLOWED,
+        |value| SpoolSync::parse(value).ok_or("is no sync policy")?,
+        |config| vec![config.spool_sync.to_string()]
+    ),
+    word_option!(spool_full, SpoolFull, "refuse, drop"),
+    size_option!(downlink_bytes_max, MIB..=TIB, "1MiB to 1TiB"),
+    count_option!(downlink_per_tick, 1..=100_000, "1 to 100000"),
+    word_option!(downlink_from, StartFrom, "latest, earliest"),
+    option!(
+        rules_file,
+        "an absolute path",
+        |value| Some(absolute(value)?),
+        |config| show_path(config.rules_file.as_ref())
+    ),
+    word_option!(sidecar, SidecarMode, "spawn, external"),
+    option!(
+        sidecar_path,
+        "an absolute path",
+        |value| Some(absolute(value)?),
+        |config| show_path(config.sidecar_path.as_ref())
+    ),
+    word_option!(wake, Wake, "auto, eventfd, pingreq"),
+    word_option!(layout, Layout, "native, apsara"),
+    option!(group, GROUP_ALLOWED, |value| group(value)?, |config| vec![
+        config.group.clone()
+    ]),
+    option!(
+        producer_group,
+        GROUP_ALLOWED,
+        |value| group(value)?,
+        |config| vec![config.producer_group.clone()]
+    ),
+    size_option!(batch_bytes_max, KIB..=4 * MIB, "1KiB to 4MiB"),
+    count_option!(batch_messages_max, 1..=4096, "1 to 4096"),
+    size_option!(
+        in_flight_bytes_max,
+        64 * KIB..=4 * GIB,
+        "64KiB to 4GiB, at least batch_bytes_max"
+    ),
+    time_option!(drain_timeout, 3_600, "0 to 1h with a unit: 500ms, 5s, 2min"),
+    time_option!(
+        topic_missing_timeout,
+        86_400,
+        "0 to 24h with a unit: 500ms, 10s, 5min"
+    ),
+    size_option!(dead_letter_bytes_max, MIB..=TIB, "1MiB to 1TiB"),
+    option!(
+        http_listen,
+        "off, or a loopback address and a port: 127.0.0.1:8080, [::1]:8080",
+        |value| http_listen(value)?,
+        |config| vec![
+            config
+                .http_listen
+                .map_or_else(|| "off".to_owned(), |address| address.to_string())
+        ]
+    ),
+    word_option!(log_level, Level, "error, warn, info, debug, trace"),
+    rule_option!(
+        uplink,
+        UplinkRule,
+        "<filter> <TOPIC> [tag=T] [key=T] [order=T] [prop.NAME=T]…"
+    ),
+    rule_option!(
+        downlink,
+        DownlinkRule,
+        "<TOPIC> <mqtt topic> [tags=A||B] [qos=0|1|2] [retain=true|false] [expiry=30s] [client=T]"
+    ),
+];
+
+const GROUP_ALLOWED: &str = "a RocketMQ group: 1 to 120 letters, digits, and % | _ -";
+
+/// Names of all options of this version, without `plugin_opt_`.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    OPTIONS.iter().map(|spec| spec.name)
+}
+
+/// The configuration when nothing is given. `namesrv`, `node_id` and the groups are filled in or missed later.
+pub(super) fn defaults() -> Config {
+    Config {
+        namesrv: Vec::new(),
+        node_id: String::new(),
+        spool_dir: PathBuf::from("/var/lib/mosquitto/rocketmq"),
+        spool_bytes_max: GIB,
+        spool_segment_bytes: 16 * MIB,
+        spool_sync: SpoolSync::Interval(SpoolSync::DEFAULT_INTERVAL),
+        spool_full: SpoolFull::Refuse,
+        downlink_bytes_max: 64 * MIB,
+        downlink_per_tick: 256,
+        downlink_from: StartFrom::Latest,
+        uplink: Vec::new(),
+        downlink: Vec::new(),
+        rules_file: None,
+        sidecar: SidecarMode::Spawn,
+        sidecar_path: None,
+        wake: Wake::Auto,
+        layout: Layout::Native,
+        group: String::new(),
+        producer_group: String::new(),
+        batch_bytes_max: MIB,
+        batch_messages_max: 64,
+        in_flight_bytes_max: 16 * MIB,
+        drain_timeout: Duration::from_secs(5),
+        topic_missing_timeout: Duration::from_secs(10),
+        dead_letter_bytes_max: 64 * MIB,
+        http_listen: None,
+        log_level: Level::Info,
+        source: Vec::new(),
+    }
+}
+
+fn not_among(value: &str, words: &[&'static str]) -> Problem {
+    match super::nearest::nearest(value, words.iter().copied()) {
+        Some(word) => Problem::Text(format!(
+            "is not one of its words; the nearest is \"{word}\""
+        )),
+        None => "is not one of its words".into(),
+    }
+}
+
+fn size(value: &str, range: RangeInclusive<u64>) -> Result<u64, Problem> {
+    let bytes = units::parse_size(value)
+        .ok_or_else(|| Problem::Text(format!("is not a size ({})", units::SIZE_FORM)))?;
+    if range.contains(&bytes) {
+        Ok(bytes)
+    } else {
+        Err("is out of range".into())
+    }
+}
+
+fn segment(value: &str) -> Result<u64, Problem> {
+    let bytes = size(value, 64 * KIB..=GIB)?;
+    if bytes.is_multiple_of(PAGE) {
+        Ok(bytes)
+    } else {
+        Err("is not a multiple of 4096".into())
+    }
+}
+
+fn time(value: &str, max: Duration) -> Result<Duration, Problem> {
+    let time = units::parse_duration(value, None).ok_or_else(|| {
+        Problem::Text(format!(
+            "is not a time with its unit ({})",
+            units::TIME_FORM
+        ))
+    })?;
+    if time <= max {
+        Ok(time)
+    } else {
+        Err("is out of range".into())
+    }
+}
+
+fn count(value: &str, range: RangeInclusive<u32>) -> Result<u32, Problem> {
+    let digits = value.bytes().all(|byte| byte.is_ascii_digit());
+    let number = value
+        .parse()
+        .ok()
+        .filter(|_| digits)
+        .ok_or("is not a whole number in range")?;
+    if range.contains(&number) {
+        Ok(number)
+    } else {
+        Err("is out of range".into())
+    }
+}
+
+fn namesrv(value: &str) -> Result<Vec<String>, Problem> {
+    value.split(';').map(str::trim).map(name_server).collect()
+}
+
+fn name_server(address: &str) -> Result<String, Problem> {
+    let bad = |problem: &str| Problem::Text(format!("\"{address}\" {problem}"));
+    if address.is_empty() {
+        return Err("has an empty address".into());
+    }
+    let (host, port) = address.rsplit_once(':').ok_or_else(|| bad("has no port"))?;
+    let is_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    if host.is_empty() || !host.chars().all(is_host) {
+        return Err(bad("has no host name or IPv4 address before the port"));
+    }
+    match port.parse::<u16>() {
+        Ok(1..) if !port.starts_with('+') => Ok(address.to_owned()),
+        _ => Err(bad("has a port that is not 1 to 65535")),
+    }
+}
+
+fn node_id(value: &str) -> Result<String, Problem> {
+    if node::is_valid(value) {
+        return Ok(value.to_owned());
+    }
+    match value
+        .chars()
+        .find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-')))
+    {
+        Some(c) => Err(Problem::Text(format!(
+            "has the character {c:?}, which can't stand in a RocketMQ group"
+        ))),
+        None => Err(Problem::Text(format!(
+            "has more than {} characters",
+            node::LEN_MAX
+        ))),
+    }
+}
+
+fn group(value: &str) -> Result<String, Problem> {
+    rocketmq_name::validate_group(value)?;
+    Ok(value.to_owned())
+}
+
+fn absolute(value: &str) -> Result<PathBuf, Problem> {
+    let path = PathBuf::from(value);
+    // Mosquitto may change its directory when it daemonises, and the sidecar reads the same options elsewhere.
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err("is not an absolute path".into())
+    }
+}
+
+/// A Unix socket's address has room for 107 bytes, and the sidecar's is in this directory.
+fn spool_dir(value: &str) -> Result<PathBuf, Problem> {
+    const LEN_MAX: usize = 107 - "/sidecar.sock".len();
+    let path = absolute(value)?;
+    if value.len() > LEN_MAX {
+        let problem = format!(
+            "has {} bytes: too long for the address of a socket in it",
+            value.len()
+        );
+        return Err(Problem::Text(problem));
+    }
+    Ok(path)
+}
+
+fn show_path(path: Option<&PathBuf>) -> Vec<String> {
+    path.map(|path| path.display().to_string())
+        .into_iter()
+        .collect()
+}
+
+fn http_listen(value: &str) -> Result<Option<SocketAddr>, Problem> {
+    if value == "off" {
+        return Ok(None);
+    }
+    let address: SocketAddr = value
+        .parse()
+        .map_err(|_| Problem::from("is not an address and a port"))?;
+    if !address.ip().is_loopback() {
+        return Err(
+            "is not a loopback address, and this version has no access control for others".into(),
+        );
+    }
+    if address.port() == 0 {
+        return Err("has no port".into());
+    }
+    Ok(Some(address))
+}

@@ -1,0 +1,69 @@
+//! The plugin's counters: indices into the counter page `plugin.counters` in the spool directory, which the plugin
+//! writes and the sidecar reads. The order is part of the page's format: new ones go to the end.
+
+/// Publishes that at least one uplink rule wanted.
+pub const UPLINK_MATCHED: usize = 0;
+/// Messages appended to the uplink log.
+pub const UPLINK_APPENDED: usize = 1;
+/// Encoded bytes appended to the uplink log.
+pub const UPLINK_BYTES: usize = 2;
+/// QoS 0 messages not bridged because the spool was full; delivered locally all the same.
+pub const UPLINK_DROPPED_QOS0_FULL: usize = 3;
+/// QoS 1 and 2 messages not bridged because the spool was full and `spool_full` is `drop`.
+pub const UPLINK_DROPPED_FULL: usize = 4;
+/// QoS 1 and 2 messages refused because the spool was full: the client got no acknowledgement.
+pub const UPLINK_REFUSED: usize = 5;
+/// Messages larger than a segment of the spool.
+pub const UPLINK_TOO_LARGE: usize = 6;
+/// Messages that could not be appended for any other reason.
+pub const UPLINK_ERRORS: usize = 7;
+/// Wills appended to the uplink log (counted in `UPLINK_APPENDED` too).
+pub const WILLS_APPENDED: usize = 8;
+/// Downlink messages that the broker took.
+pub const DOWNLINK_INJECTED: usize = 9;
+/// Downlink messages that the broker refused.
+pub const DOWNLINK_FAILED: usize = 10;
+/// Stretches of the downlink log that did not verify or decode.
+pub const DOWNLINK_CORRUPT: usize = 11;
+/// Panics caught at Mosquitto's boundary.
+pub const PLUGIN_PANICS: usize = 12;
+/// How the broker's thread is woken: 0 not yet known, 1 eventfd, 2 PINGREQ connection.
+pub const WAKEUP: usize = 13;
+/// How often the plugin started a sidecar.
+pub const SIDECAR_STARTS: usize = 14;
+/// Reloads of the rules file that took effect.
+pub const RELOADS_OK: usize = 15;
+/// Reloads of the rules file that were refused: the old rules stayed at work.
+pub const RELOADS_FAILED: usize = 16;
+/// Mosquitto's version: major × 1,000,000 + minor × 1,000 + revision.
+pub const BROKER_VERSION: usize = 17;
+/// When the plugin started: milliseconds of the Unix epoch.
+pub const STARTED_AT_MS: usize = 18;
+
+/// Names of the counters, by index.
+pub const NAMES: &[&str] = &[
+    "uplink_matched",
+    "uplink_appended",
+    "uplink_bytes",
+    "uplink_dropped_qos0_full",
+    "uplink_dropped_full",
+    "uplink_refused",
+    "uplink_too_large",
+    "uplink_errors",
+    "wills_appended",
+    "downlink_injected",
+    "downlink_failed",
+    "downlink_corrupt",
+    "plugin_panics",
+    "wakeup",
+    "sidecar_starts",
+    "reloads_ok",
+    "reloads_failed",
+    "broker_version",
+    "started_at_ms",
+];
+
+const _: () = assert!(NAMES.len() == STARTED_AT_MS + 1);
+
+/// How many counters there are: the size to create the page with.
+pub const COUNT: usize = NAMES.len();
