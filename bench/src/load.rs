@@ -67,38 +67,36 @@ impl Load {
         })
     }
 
-    /// Publishes as fast as the acknowledgements come, for `duration`; then waits for those still open.
-    pub(crate) fn run(&mut self, duration: Duration) -> Result<Outcome> {
+    /// Publishes `messages` messages as fast as the acknowledgements come, and waits for the last of these.
+    pub(crate) fn run(&mut self, messages: u64) -> Result<Outcome> {
         let start = Instant::now();
-        let end = start + duration;
-        let mut messages = 0;
+        let mut left = messages;
         let mut scratch = Vec::new();
         let mut read_buffer = vec![0; 64 * 1024];
-        // A window must never be smaller than the mark, or a full one could not become readable.
+        // At most half a window: a full one must be able to become readable.
         self.set_low_water(self.window.div_ceil(2))?;
-        let mut running = true;
+        let mut last_sent = None;
         loop {
             if sys::terminated() {
                 bail!("asked to end while publishing");
             }
-            if running && Instant::now() >= end {
-                running = false;
+            for publisher in &mut self.publishers {
+                left -= publisher.refill(self.window, left)?;
+            }
+            if left == 0 && last_sent.is_none() {
+                last_sent = Some(Instant::now());
                 self.set_low_water(1)?;
             }
-            if running {
-                for publisher in &mut self.publishers {
-                    messages += publisher.refill(self.window)?;
-                }
-            } else if self
-                .publishers
-                .iter()
-                .all(|publisher| publisher.in_flight == 0)
+            if last_sent.is_some()
+                && self
+                    .publishers
+                    .iter()
+                    .all(|publisher| publisher.in_flight == 0)
             {
-                return Ok(Outcome {
-                    messages,
-                    elapsed: start.elapsed(),
-                });
-            } else if Instant::now() >= end + DRAIN_TIMEOUT {
+                let elapsed = start.elapsed();
+                return Ok(Outcome { messages, elapsed });
+            }
+            if last_sent.is_some_and(|sent| sent.elapsed() > DRAIN_TIMEOUT) {
                 bail!("the broker did not acknowledge everything within {DRAIN_TIMEOUT:?}");
             }
             self.exchange(&mut scratch, &mut read_buffer)?;
@@ -150,12 +148,12 @@ impl Publisher {
         })
     }
 
-    /// Fills the window when it is half empty, and says with how many messages.
-    fn refill(&mut self, window: usize) -> Result<u64> {
+    /// Fills the window when it is half empty, with at most `limit` messages, and says with how many.
+    fn refill(&mut self, window: usize, limit: u64) -> Result<u64> {
         if self.in_flight > window / 2 || self.written < self.out.len() {
             return Ok(0);
         }
-        let count = window - self.in_flight;
+        let count = (window - self.in_flight).min(usize::try_from(limit).unwrap_or(usize::MAX));
         let now = sys::unix_nanos();
         self.out.clear();
         self.written = 0;

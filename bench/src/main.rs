@@ -5,7 +5,6 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -110,19 +109,19 @@ fn run(arguments: &Arguments) -> Result<()> {
     for topic in setup.topics.all() {
         backbone.create_topic(topic, QUEUES)?;
     }
-    let (rounds, messages, seconds) = if arguments.quick {
-        (3, 200, 2)
+    let (rounds, idle_messages, load_messages) = if arguments.quick {
+        (3, 200, 100_000)
     } else {
-        (5, 500, 5)
+        (5, 500, 300_000)
     };
     let mut figures = Vec::new();
     if arguments.only != Some(Part::Load) {
-        figures.extend(idle::measure(&setup, &mut backbone, rounds, messages)?);
+        figures.extend(idle::measure(&setup, &mut backbone, rounds, idle_messages)?);
     }
     if arguments.only != Some(Part::Latency) {
         let plan = throughput::Plan {
             rounds,
-            duration: Duration::from_secs(seconds),
+            messages: load_messages,
             shape: Shape {
                 publishers: arguments.publishers.into(),
                 window: arguments.window.into(),
