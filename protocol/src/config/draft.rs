@@ -1,7 +1,7 @@
 //! From options to a configuration, gathering every error on the way.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::errors::{ConfigError, ConfigErrors};
 use super::options::{self, OPTIONS, Problem, Spec};
@@ -53,7 +53,7 @@ impl Draft {
             return;
         }
         if let Err(error) = apply(&mut self.config, spec, value) {
-            self.errors.push(error);
+            self.errors.push(*error);
         }
     }
 
@@ -63,11 +63,11 @@ impl Draft {
         };
         match lines::read("rules_file", &path) {
             Ok(text) => lines::split(&text).for_each(|line| self.rule_line(&path, &line)),
-            Err(error) => self.errors.push(error),
+            Err(error) => self.errors.push(*error),
         }
     }
 
-    fn rule_line(&mut self, path: &PathBuf, line: &lines::Line<'_>) {
+    fn rule_line(&mut self, path: &Path, line: &lines::Line<'_>) {
         const ALLOWED: &str =
             "lines that begin with uplink or downlink, and comments that begin with #";
         let outcome = match OPTIONS
@@ -83,14 +83,16 @@ impl Draft {
                     }
                     None => "is no rule",
                 };
-                Err(ConfigError::new(line.key, line.value, problem, ALLOWED))
+                Err(Box::new(ConfigError::new(
+                    line.key, line.value, problem, ALLOWED,
+                )))
             }
         };
         if let Err(error) = outcome {
             self.errors.push(ConfigError {
-                file: Some(path.clone()),
+                file: Some(path.to_owned()),
                 line: Some(line.number),
-                ..error
+                ..*error
             });
         }
     }
@@ -105,7 +107,7 @@ impl Draft {
         if !self.given.contains_key("node_id") {
             match node::from_hostname() {
                 Ok(node_id) => self.config.node_id = node_id,
-                Err(error) => self.errors.push(error),
+                Err(error) => self.errors.push(*error),
             }
         }
         if !self.given.contains_key("group") {
@@ -179,9 +181,10 @@ impl Draft {
     }
 }
 
-fn apply(config: &mut Config, spec: &Spec, value: &str) -> Result<(), ConfigError> {
-    let error =
-        |problem: String, allowed: &str| ConfigError::new(spec.name, value, problem, allowed);
+fn apply(config: &mut Config, spec: &Spec, value: &str) -> Result<(), Box<ConfigError>> {
+    let error = |problem: String, allowed: &str| {
+        Box::new(ConfigError::new(spec.name, value, problem, allowed))
+    };
     if value.is_empty() {
         return Err(error("has no value".to_owned(), spec.allowed));
     }

@@ -59,11 +59,10 @@ pub fn parse_options_file(text: &str) -> Result<Vec<(String, String)>, ConfigErr
 }
 
 /// Reads a file as text, with an error that names the option.
-pub(super) fn read(option: &str, path: &Path) -> Result<String, ConfigError> {
+pub(super) fn read(option: &str, path: &Path) -> Result<String, Box<ConfigError>> {
     const ALLOWED: &str = "a readable UTF-8 text file";
     let shown = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|error| {
-        ConfigError::new(option, &shown, format!("can't be read: {error}"), ALLOWED)
-    })?;
-    String::from_utf8(bytes).map_err(|_| ConfigError::new(option, &shown, "is not UTF-8", ALLOWED))
+    let fail = |problem: &str| Box::new(ConfigError::new(option, &shown, problem, ALLOWED));
+    let bytes = std::fs::read(path).map_err(|error| fail(&format!("can't be read: {error}")))?;
+    String::from_utf8(bytes).map_err(|_| fail("is not UTF-8"))
 }

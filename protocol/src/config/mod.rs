@@ -14,6 +14,7 @@ mod nearest;
 mod node;
 mod options;
 pub(crate) mod units;
+mod values;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -15,7 +15,7 @@ fn is_valid_byte(byte: u8) -> bool {
 }
 
 /// The host's name as a node id: a full name's dots become dashes.
-pub(super) fn from_hostname() -> Result<String, ConfigError> {
+pub(super) fn from_hostname() -> Result<String, Box<ConfigError>> {
     let read = |path| std::fs::read_to_string(path).ok();
     let hostname = read("/proc/sys/kernel/hostname")
         .or_else(|| read("/etc/hostname"))
@@ -25,12 +25,12 @@ pub(super) fn from_hostname() -> Result<String, ConfigError> {
         Ok(node_id)
     } else {
         let problem = "is not set, and the host name can't serve";
-        Err(ConfigError::new(
+        Err(Box::new(ConfigError::new(
             "node_id",
             hostname.trim(),
             problem,
             ALLOWED,
-        ))
+        )))
     }
 }
 

@@ -1,13 +1,15 @@
 //! The table of options: how each is read, what is allowed, and how its value is written back.
 
-use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::choices::{Layout, Level, SidecarMode, SpoolFull, SpoolSync, StartFrom, Wake};
+use super::values::{
+    absolute, count, group, http_listen, name_servers, node_id, not_among, segment, show_path,
+    size, spool_dir, time,
+};
 use super::{Config, node, units};
-use crate::rules::{DownlinkRule, RuleError, UplinkRule, rocketmq_name};
+use crate::rules::{DownlinkRule, RuleError, UplinkRule};
 
 pub(super) const KIB: u64 = 1 << 10;
 pub(super) const MIB: u64 = 1 << 20;
@@ -124,7 +126,7 @@ pub(super) const OPTIONS: &[Spec] = &[
     option!(
         namesrv,
         "host:port, several joined by a semicolon: 10.0.0.1:9876;10.0.0.2:9876",
-        |value| namesrv(value)?,
+        |value| name_servers(value)?,
         |config| vec![config.namesrv.join(";")]
     ),
     option!(
@@ -260,151 +262,4 @@ pub(super) fn defaults() -> Config {
         log_level: Level::Info,
         source: Vec::new(),
     }
-}
-
-fn not_among(value: &str, words: &[&'static str]) -> Problem {
-    match super::nearest::nearest(value, words.iter().copied()) {
-        Some(word) => Problem::Text(format!(
-            "is not one of its words; the nearest is \"{word}\""
-        )),
-        None => "is not one of its words".into(),
-    }
-}
-
-fn size(value: &str, range: RangeInclusive<u64>) -> Result<u64, Problem> {
-    let bytes = units::parse_size(value)
-        .ok_or_else(|| Problem::Text(format!("is not a size ({})", units::SIZE_FORM)))?;
-    if range.contains(&bytes) {
-        Ok(bytes)
-    } else {
-        Err("is out of range".into())
-    }
-}
-
-fn segment(value: &str) -> Result<u64, Problem> {
-    let bytes = size(value, 64 * KIB..=GIB)?;
-    if bytes.is_multiple_of(PAGE) {
-        Ok(bytes)
-    } else {
-        Err("is not a multiple of 4096".into())
-    }
-}
-
-fn time(value: &str, max: Duration) -> Result<Duration, Problem> {
-    let time = units::parse_duration(value, None).ok_or_else(|| {
-        Problem::Text(format!(
-            "is not a time with its unit ({})",
-            units::TIME_FORM
-        ))
-    })?;
-    if time <= max {
-        Ok(time)
-    } else {
-        Err("is out of range".into())
-    }
-}
-
-fn count(value: &str, range: RangeInclusive<u32>) -> Result<u32, Problem> {
-    let digits = value.bytes().all(|byte| byte.is_ascii_digit());
-    let number = value
-        .parse()
-        .ok()
-        .filter(|_| digits)
-        .ok_or("is not a whole number in range")?;
-    if range.contains(&number) {
-        Ok(number)
-    } else {
-        Err("is out of range".into())
-    }
-}
-
-fn namesrv(value: &str) -> Result<Vec<String>, Problem> {
-    value.split(';').map(str::trim).map(name_server).collect()
-}
-
-fn name_server(address: &str) -> Result<String, Problem> {
-    let bad = |problem: &str| Problem::Text(format!("\"{address}\" {problem}"));
-    if address.is_empty() {
-        return Err("has an empty address".into());
-    }
-    let (host, port) = address.rsplit_once(':').ok_or_else(|| bad("has no port"))?;
-    let is_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    if host.is_empty() || !host.chars().all(is_host) {
-        return Err(bad("has no host name or IPv4 address before the port"));
-    }
-    match port.parse::<u16>() {
-        Ok(1..) if !port.starts_with('+') => Ok(address.to_owned()),
-        _ => Err(bad("has a port that is not 1 to 65535")),
-    }
-}
-
-fn node_id(value: &str) -> Result<String, Problem> {
-    if node::is_valid(value) {
-        return Ok(value.to_owned());
-    }
-    match value
-        .chars()
-        .find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-')))
-    {
-        Some(c) => Err(Problem::Text(format!(
-            "has the character {c:?}, which can't stand in a RocketMQ group"
-        ))),
-        None => Err(Problem::Text(format!(
-            "has more than {} characters",
-            node::LEN_MAX
-        ))),
-    }
-}
-
-fn group(value: &str) -> Result<String, Problem> {
-    rocketmq_name::validate_group(value)?;
-    Ok(value.to_owned())
-}
-
-fn absolute(value: &str) -> Result<PathBuf, Problem> {
-    let path = PathBuf::from(value);
-    // Mosquitto may change its directory when it daemonises, and the sidecar reads the same options elsewhere.
-    if path.is_absolute() {
-        Ok(path)
-    } else {
-        Err("is not an absolute path".into())
-    }
-}
-
-/// A Unix socket's address has room for 107 bytes, and the sidecar's is in this directory.
-fn spool_dir(value: &str) -> Result<PathBuf, Problem> {
-    const LEN_MAX: usize = 107 - "/sidecar.sock".len();
-    let path = absolute(value)?;
-    if value.len() > LEN_MAX {
-        let problem = format!(
-            "has {} bytes: too long for the address of a socket in it",
-            value.len()
-        );
-        return Err(Problem::Text(problem));
-    }
-    Ok(path)
-}
-
-fn show_path(path: Option<&PathBuf>) -> Vec<String> {
-    path.map(|path| path.display().to_string())
-        .into_iter()
-        .collect()
-}
-
-fn http_listen(value: &str) -> Result<Option<SocketAddr>, Problem> {
-    if value == "off" {
-        return Ok(None);
-    }
-    let address: SocketAddr = value
-        .parse()
-        .map_err(|_| Problem::from("is not an address and a port"))?;
-    if !address.ip().is_loopback() {
-        return Err(
-            "is not a loopback address, and this version has no access control for others".into(),
-        );
-    }
-    if address.port() == 0 {
-        return Err("has no port".into());
-    }
-    Ok(Some(address))
 }
