@@ -42,9 +42,20 @@ pub(crate) fn measure(
     rounds: usize,
     messages: usize,
 ) -> Result<Vec<Figure>> {
+    let broker = Broker::start(setup, Variant::Bridge)?;
+    let result = measure_legs(setup, backbone, &broker, rounds, messages);
+    broker.explain(result)
+}
+
+fn measure_legs(
+    setup: &Setup,
+    backbone: &mut Backbone,
+    broker: &Broker,
+    rounds: usize,
+    messages: usize,
+) -> Result<Vec<Figure>> {
     let topics = &setup.topics;
     let count = messages + WARM_UP_MESSAGES;
-    let broker = Broker::start(setup, Variant::Bridge)?;
     backbone.subscribe(&topics.reference)?;
     backbone.subscribe(&topics.up)?;
     let mut subscriber = ready_subscriber(setup, backbone, broker.port)?;

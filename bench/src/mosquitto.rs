@@ -15,6 +15,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// The sidecar drains when Mosquitto ends, and has a limit of its own for that.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// So much of a log goes with an error.
+const LOG_LINES: usize = 15;
+
 /// What Mosquitto loads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Variant {
@@ -68,6 +71,7 @@ pub(crate) struct Broker {
     guard: Guard,
     pub(crate) port: u16,
     spool: PathBuf,
+    log: PathBuf,
     sidecars: Vec<u32>,
 }
 
@@ -97,6 +101,7 @@ impl Broker {
             guard,
             port,
             spool,
+            log,
             sidecars: Vec::new(),
         };
         if variant == Variant::Bridge {
@@ -112,6 +117,19 @@ impl Broker {
 
     pub(crate) fn pid(&self) -> u32 {
         self.guard.pid()
+    }
+
+    /// Adds the end of the broker's log, which has the sidecar's lines too, to an error.
+    pub(crate) fn explain<T>(&self, result: Result<T>) -> Result<T> {
+        result.with_context(|| {
+            let text = fs::read_to_string(&self.log).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            let end = &lines[lines.len().saturating_sub(LOG_LINES)..];
+            format!(
+                "with this at the end of Mosquitto's log:\n{}\n",
+                end.join("\n")
+            )
+        })
     }
 
     /// CPU time of the broker's thread so far: the main thread, whose id is the process's.

@@ -111,6 +111,18 @@ fn bridged_round(
     bridge: &mut BridgeSeries,
 ) -> Result<()> {
     let broker = Broker::start(setup, Variant::Bridge)?;
+    let result = load_bridge(setup, backbone, plan, &broker, series, bridge);
+    broker.explain(result)
+}
+
+fn load_bridge(
+    setup: &Setup,
+    backbone: &mut Backbone,
+    plan: &Plan,
+    broker: &Broker,
+    series: &mut Series,
+    bridge: &mut BridgeSeries,
+) -> Result<()> {
     let mut load = Load::connect(broker.port, plan.shape)?;
     let mut arrivals = Arrivals::new(backbone, &setup.topics.load)?;
     // The sidecar may still be connecting: the load begins when a first message is through.
@@ -121,7 +133,7 @@ fn bridged_round(
 
     let sidecar_before = broker.sidecar_cpu_ns()?;
     let start = Instant::now();
-    let (outcome, broker_ns) = timed(&broker, &mut load, plan.messages)?;
+    let (outcome, broker_ns) = timed(broker, &mut load, plan.messages)?;
     arrivals.wait(outcome, ARRIVAL_TIMEOUT)?;
     bridge
         .arrived_per_s
@@ -138,7 +150,7 @@ fn bridged_round(
     arrivals.wait(outcome, ARRIVAL_TIMEOUT)?;
 
     let paused = broker.pause_sidecar()?;
-    let (outcome, broker_ns) = timed(&broker, &mut load, plan.messages)?;
+    let (outcome, broker_ns) = timed(broker, &mut load, plan.messages)?;
     drop(paused);
     arrivals.wait(outcome, ARRIVAL_TIMEOUT)?;
     bridge.paused_acknowledged_per_s.push(outcome.per_second());
