@@ -1,0 +1,262 @@
+//! Where a log that was left behind ends, and how its writer goes on.
+//!
+//! Two cases, told apart by the boot id in the cursor page:
+//! - **The machine has run on** (a process died): the kernel has every byte that was stored. The published end is exact, at most one frame (and a padding) is
+//!   committed behind it, and the writer goes on right behind that. Nothing that a reader may have seen is touched.
+//! - **The machine was restarted** (or the page is damaged): pages may have reached the disk in any order. The last segment that holds a good frame is looked
+//!   for; what lies behind that frame is closed, and the writer goes on in a *new* segment, whose number no segment had before: so no position that a
+//!   reader may have seen, and passed on as part of a message's identity, is ever used for another frame. Torn frames stay for the reader to find and report.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use crate::Position;
+use crate::dir;
+use crate::error::{OpenError, is_no_space};
+use crate::frame::{self, Decoded};
+use crate::layout::{
+    FRAME_ALIGN, FRAME_HEADER_BYTES, POSITION_MAX, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC,
+};
+use crate::log_files::LogFiles;
+use crate::primitive::Ordering;
+use crate::segment::Segment;
+
+/// How far a position in the cursor page may lead beyond the segments that are there and still be believed.
+const GAP_SEGMENTS_MAX: u64 = 1 << 16;
+
+/// Finds the end of the log and makes it ready for appending: the segment that the next frame goes to, and the end.
+pub(crate) fn recover(files: &LogFiles) -> Result<(Segment, Position), OpenError> {
+    let io = |e| OpenError::io(&files.dir.path, "read the segments", e);
+    let segments = files.dir.segments().map_err(io)?;
+    let words = files.cursor.words();
+    let published = words.end.position();
+    let boot = boot_id();
+    let end = if boot != 0
+        && words.boot.load(Ordering::Relaxed) == boot
+        && is_plausible(files, published, &segments)
+    {
+        end_after_process_death(files, published, &segments).map_err(io)?
+    } else {
+        end_after_power_loss(files, published, &segments).map_err(io)?
+    };
+    settle_released(files, end, &segments);
+    let segment = open_tail(files, end, &segments)?;
+    if end != published {
+        words.end.advance(end);
+    }
+    words.boot.store(boot, Ordering::Relaxed);
+    Ok((segment, end))
+}
+
+/// Whether the published end can be true: its segment is there, or it is the start of one that was yet to be made.
+fn is_plausible(files: &LogFiles, end: Position, segments: &[u64]) -> bool {
+    let number = files.description.segment_of(end);
+    let at_start = end == files.description.start_of(number);
+    let known = |number: u64| segments.binary_search(&number).is_ok();
+    end <= POSITION_MAX
+        && end.is_multiple_of(FRAME_ALIGN as u64)
+        && if at_start {
+            known(number) || number == 0 && segments.is_empty() || number > 0 && known(number - 1)
+        } else {
+            known(number)
+        }
+}
+
+fn end_after_process_death(
+    files: &LogFiles,
+    published: Position,
+    segments: &[u64],
+) -> io::Result<Position> {
+    let log = &files.description;
+    let mut end = published;
+    // Bounded: each turn passes at least one frame, and a dead writer leaves at most a padding and a frame.
+    'segments: while segments.binary_search(&log.segment_of(end)).is_ok() {
+        let segment = open(files, log.segment_of(end))?;
+        let start = log.start_of(segment.number);
+        loop {
+            let from = (end - start) as usize + SEGMENT_HEADER_BYTES as usize;
+            // SAFETY: the one writer is this thread, and it is not writing.
+            match frame::decode(
+                unsafe { segment.committed(from, segment.len()) },
+                end,
+                log.salt,
+            ) {
+                Decoded::Payload { total, .. } | Decoded::Padding { total } => end += total as u64,
+                Decoded::Bad(_) => break 'segments,
+            }
+            if end >= start + log.capacity() {
+                continue 'segments;
+            }
+        }
+    }
+    Ok(end)
+}
+
+fn end_after_power_loss(
+    files: &LogFiles,
+    published: Position,
+    segments: &[u64],
+) -> io::Result<Position> {
+    let log = &files.description;
+    log::warn!(
+        "{}: the machine was restarted or the cursor page is damaged; looking for the end of the log in its segments",
+        files.dir.path.display()
+    );
+    for &number in segments.iter().rev() {
+        let mut segment = match open(files, number) {
+            Ok(segment) => segment,
+            // The reader reports it when it comes there.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => continue,
+            Err(error) => return Err(error),
+        };
+        // SAFETY: the one writer is this thread, and it is not writing.
+        let bytes = unsafe { segment.committed(SEGMENT_HEADER_BYTES as usize, segment.len()) };
+        let good = end_of_last_good(bytes, log.start_of(number), log.salt);
+        let tail = good.unwrap_or(0);
+        let lost = published > log.start_of(number) + tail as u64 && tail < bytes.len();
+        if !lost && is_zero(&bytes[tail..]) {
+            close(
+                &mut segment,
+                SEGMENT_HEADER_BYTES as usize + tail,
+                log.start_of(number) + tail as u64,
+                log.salt,
+            );
+        } else {
+            log::warn!(
+                "{}: segment {number} is torn behind byte {tail} of its frames",
+                files.dir.path.display()
+            );
+        }
+        if good.is_some() {
+            break;
+        }
+    }
+    // A number that no segment had: see the module's head.
+    let mut next = segments.last().map_or(0, |last| last + 1);
+    for position in [published, files.cursor.words().released.position()] {
+        let number = position.div_ceil(log.capacity());
+        if position <= POSITION_MAX && number < next + GAP_SEGMENTS_MAX {
+            next = next.max(number);
+        }
+    }
+    Ok(log.start_of(next))
+}
+
+/// How far into `bytes` the last good frame reaches.
+fn end_of_last_good(bytes: &[u8], position: Position, salt: u32) -> Option<usize> {
+    let mut end = None;
+    let mut at = 0;
+    while at < bytes.len() {
+        match frame::decode(&bytes[at..], position + at as u64, salt) {
+            Decoded::Payload { total, .. } | Decoded::Padding { total } => {
+                at += total;
+                end = Some(at);
+            }
+            Decoded::Bad(_) => match frame::next_good(bytes, at + FRAME_ALIGN, position, salt) {
+                Some(next) => at = next,
+                None => break,
+            },
+        }
+    }
+    end
+}
+
+/// Fills the rest of a segment with a padding frame. It is zero.
+pub(crate) fn close(segment: &mut Segment, offset: usize, position: Position, salt: u32) {
+    let left = segment.len() - offset;
+    if left >= FRAME_HEADER_BYTES {
+        let word = frame::encode(
+            segment.claim(offset, left),
+            left - FRAME_HEADER_BYTES,
+            true,
+            position,
+            salt,
+        );
+        segment.commit(offset, word);
+    }
+}
+
+/// Puts a released position that can't be true back to the oldest segment: to deliver twice is better than to lose.
+fn settle_released(files: &LogFiles, end: Position, segments: &[u64]) {
+    let oldest = segments
+        .first()
+        .map_or(end, |&oldest| files.description.start_of(oldest))
+        .min(end);
+    let gate = &files.cursor.words().released;
+    let released = gate.position();
+    if released > end || !released.is_multiple_of(FRAME_ALIGN as u64) {
+        log::warn!(
+            "{}: the released position {released} cannot be true (the log ends at {end}); starting again at {oldest}",
+            files.dir.path.display()
+        );
+        gate.advance(oldest);
+    } else if released < oldest {
+        // The page is older than the segments: what lay before them had been released.
+        gate.advance(oldest);
+    }
+}
+
+/// Opens (or makes) the segment that the next frame goes to, with nothing behind the end.
+fn open_tail(files: &LogFiles, end: Position, segments: &[u64]) -> Result<Segment, OpenError> {
+    let log = &files.description;
+    let number = log.segment_of(end);
+    let path = files.dir.segment(number);
+    if segments.binary_search(&number).is_err() {
+        return files
+            .make_segment(number, end)
+            .map_err(|e| match is_no_space(&e) {
+                true => OpenError::NoSpace {
+                    path,
+                    bytes: log.segment_bytes,
+                    source: e,
+                },
+                false => OpenError::io(path, "make a segment", e),
+            });
+    }
+    let io = |e| OpenError::io(&path, "open the segment", e);
+    let mut segment = open(files, number).map_err(io)?;
+    if !segment.header_is(log).map_err(io)? {
+        log::warn!(
+            "{}: its header is damaged; writing it again",
+            path.display()
+        );
+        segment
+            .file
+            .write_all_at(&log.of_segment(number).encode(SEGMENT_MAGIC), 0)
+            .map_err(io)?;
+    }
+    // A file that was restored or copied may be sparse.
+    crate::log_files::allocate(&segment.file, log.segment_bytes).map_err(io)?;
+    let offset = log.offset_of(end);
+    let rest = segment.claim(offset, log.segment_bytes as usize - offset);
+    if !is_zero(rest) {
+        // What a writer had begun when it died. Its bytes must not be taken for frames once the end has grown to their middle.
+        rest.fill(0);
+    }
+    segment.prefault();
+    Ok(segment)
+}
+
+fn open(files: &LogFiles, number: u64) -> io::Result<Segment> {
+    let file = dir::open(&files.dir.segment(number), true, false)?;
+    Segment::map(file, number, files.description.segment_bytes, true)
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    // In blocks: the compiler turns them into wide loads.
+    bytes
+        .chunks(4096)
+        .all(|block| block.iter().fold(0, |any, byte| any | byte) == 0)
+}
+
+/// A number that differs from boot to boot, or 0 when the system does not tell.
+pub(crate) fn boot_id() -> u64 {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: String = text
+        .chars()
+        .filter(char::is_ascii_hexdigit)
+        .take(16)
+        .collect();
+    u64::from_str_radix(&digits, 16).unwrap_or(0)
+}
