@@ -81,6 +81,13 @@ impl OwnRocketMq {
         self.running = Some((process, input));
     }
 
+    /// Starts it where it does not run.
+    pub fn ensure_started(&mut self) {
+        if self.running.is_none() {
+            self.start();
+        }
+    }
+
     /// Kills the broker and the name server at once, as a power cut would.
     pub fn kill(&mut self) {
         for name in ["broker.pid", "namesrv.pid"] {

@@ -1,0 +1,159 @@
+//! A full spool: refused without a false acknowledgement, as each broker version and MQTT version allows.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use harness::ledger;
+use harness::mqtt::Outcome;
+use harness::probe::unique;
+use harness::{Broker, BrokerSpec, Client, ClientOptions, Mosquitto, Publication, Topic, Version};
+
+use crate::outage::{own, turn};
+
+const SPOOL: &str = "4MiB";
+const SEGMENT: &str = "1MiB";
+/// Fills that many times over.
+const FILL: u64 = 2_000;
+
+fn spec(namesrv: &str, topic: &Topic, version: Mosquitto) -> BrokerSpec {
+    BrokerSpec::new(version)
+        .option("namesrv", namesrv)
+        .option("spool_bytes_max", SPOOL)
+        .option("spool_segment_bytes", SEGMENT)
+        .uplink(format!("full/+ {} key=%c", topic.name()))
+        .without_waiting_for_rocketmq()
+}
+
+/// A numbered payload of 10 kB.
+fn bulky(number: ledger::Number) -> String {
+    format!("{} {}", ledger::payload(number), "x".repeat(10_000))
+}
+
+/// Publishes until the broker refuses; returns what was acknowledged and how it refused.
+fn fill(
+    broker: &Broker,
+    version: Version,
+    device: usize,
+) -> (BTreeSet<ledger::Number>, Outcome, Client) {
+    let client = broker.client(version, &format!("filler-{device}"));
+    let mut taken = BTreeSet::new();
+    for sequence in 0..FILL {
+        let number = (device, sequence);
+        let outcome = client.try_publish(Publication::new("full/fill", bulky(number)));
+        if !outcome.is_taken() {
+            return (taken, outcome, client);
+        }
+        taken.insert(number);
+    }
+    panic!(
+        "a spool of {SPOOL} has taken {FILL} messages of 10 kB, with RocketMQ away:\n{}",
+        broker.log()
+    );
+}
+
+/// What MOSQUITTO's API allows: on 2.1 an MQTT 5 client hears 0x97 and stays; every other one is closed without an acknowledgement.
+#[track_caller]
+fn assert_refused(outcome: &Outcome, client: &Client, broker: Mosquitto, version: Version) {
+    let seen = format!("{broker:?}, MQTT {version:?}: {outcome:?}");
+    match (broker, version, outcome) {
+        (Mosquitto::V2_1_2, Version::V5, Outcome::Acknowledged(reason)) => {
+            assert_eq!(reason, "QuotaExceeded", "{seen}");
+            assert!(!client.is_closed(), "{seen}");
+        }
+        (Mosquitto::V2_1_2, Version::V5, _) => panic!("{seen}"),
+        (_, Version::V5, Outcome::Closed(how)) => {
+            assert!(how.contains("UnspecifiedError"), "DISCONNECT 0x80: {seen}")
+        }
+        (_, Version::V311, Outcome::Closed(_)) => {}
+        _ => panic!("{seen}"),
+    }
+}
+
+#[test]
+fn a_full_spool_gives_no_false_acknowledgement_and_what_was_acknowledged_arrives() {
+    let own = own();
+    let mut rocketmq = turn(&own);
+    let namesrv = rocketmq.namesrv();
+    let versions = [Mosquitto::V2_0_11, Mosquitto::V2_0_21, Mosquitto::V2_1_2];
+    let topics: Vec<Topic> = versions
+        .iter()
+        .map(|_| Topic::create(&namesrv, &unique("FULL"), 2))
+        .collect();
+    rocketmq.stop();
+    let mut kept = Vec::new();
+    for (version, topic) in versions.into_iter().zip(&topics) {
+        let mut broker = spec(&namesrv, topic, version).start();
+        // The clients that will see it were there before: from some mark on, new logins may be refused too.
+        let clients = Version::ALL.map(|mqtt| {
+            [1u8, 2].map(|qos| {
+                let id = format!("late-{}-{qos}", mqtt.number());
+                (mqtt, qos, broker.connect(&ClientOptions::new(mqtt, &id)))
+            })
+        });
+        let watcher = broker.client(Version::V5, "watcher");
+        watcher.subscribe("full/#", 1);
+        let quiet = broker.client(Version::V311, "quiet");
+        let (taken, outcome, filler) = fill(&broker, Version::V5, 0);
+        assert_refused(&outcome, &filler, version, Version::V5);
+        for (mqtt, qos, client) in clients.iter().flatten() {
+            let outcome =
+                client.try_publish(Publication::new("full/late", bulky((9, 9))).qos(*qos));
+            assert_refused(&outcome, client, version, *mqtt);
+        }
+        // QoS 0 promises nothing to RocketMQ, and is delivered here all the same, and counted.
+        quiet.publish(Publication::new("full/quiet", bulky((8, 8))).qos(0));
+        watcher.receive_until(bulky((8, 8)).as_bytes());
+        let dropped = broker.status_number("uplink_dropped_qos0_full");
+        assert!(dropped >= Some(1), "status counts {dropped:?} dropped");
+        let refused = broker.status_number("uplink_refused");
+        assert!(refused >= Some(5), "status counts {refused:?} refused");
+        assert!(broker.is_running());
+        kept.push((broker, taken));
+    }
+    rocketmq.start();
+    for ((broker, taken), topic) in kept.iter().zip(&topics) {
+        let mut reader = topic.reader();
+        let counted = ledger::settle(taken, &mut reader);
+        assert_eq!(
+            (counted.lost, counted.reordered, counted.doubled),
+            (Vec::new(), 0, 0)
+        );
+        // There is room again, for everyone.
+        let client = broker.client(Version::V311, "again");
+        client.publish(Publication::new("full/again", "there is room"));
+        reader.wait_for_body(b"there is room");
+        // What was refused was not sent by the back door.
+        let refused = reader
+            .texts()
+            .iter()
+            .any(|text| text.starts_with("device 9") || text.starts_with("device 8"));
+        assert!(!refused, "a refused message has arrived");
+    }
+}
+
+#[test]
+fn with_spool_full_drop_the_devices_are_acknowledged_and_the_drops_are_counted() {
+    let nowhere = format!("127.0.0.1:{}", harness::broker::free_port());
+    let topic = Topic::named(&nowhere, "DROPPED");
+    let mut broker = spec(&nowhere, &topic, Mosquitto::V2_0_11)
+        .option("spool_full", "drop")
+        .start();
+    let watcher = broker.client(Version::V5, "watcher");
+    watcher.subscribe("full/#", 1);
+    let client = broker.client(Version::V311, "filler");
+    for sequence in 0..FILL {
+        client.publish(Publication::new("full/fill", bulky((0, sequence))));
+        assert!(
+            watcher.receive_within(Duration::from_secs(60)).is_some(),
+            "delivered here, full or not"
+        );
+    }
+    let dropped = broker
+        .status_number("uplink_dropped_full")
+        .expect("counted");
+    assert!(
+        dropped > FILL / 2,
+        "{dropped} of {FILL} dropped, in a spool of {SPOOL}"
+    );
+    assert!(broker.is_running());
+}
