@@ -39,14 +39,26 @@ apt_install_locked() {
   fi
   local status=0
   {
-    retry 3 apt_get update && retry 3 apt_get install -y --no-install-recommends "$@"
+    package_lists && retry 3 apt_get install -y --no-install-recommends "$@"
   } || status=$?
   [[ $ours == no ]] || as_root rm -f "$policy"
   ((status == 0)) || die "apt-get could not install: $*"
 }
 
+# Once is enough for the packages of one run.
+package_lists() {
+  local stamp="$CACHE/locks/apt-updated"
+  [[ -z $(find "$stamp" -mmin -30 2>/dev/null) ]] || return 0
+  retry 3 apt_get update && touch "$stamp"
+}
+
 apt_get() {
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600 "$@" >&2 </dev/null
+  local out
+  out=$(as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 \
+    "$@" 2>&1 </dev/null) || {
+    printf '%s\n' "$out" >&2
+    return 1
+  }
 }
 
 ensure_base_tools() {
