@@ -1,0 +1,505 @@
+//! Options: defaults, values, everything that is wrong at once, and the way to the sidecar and back.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use protocol::config::{
+    Config, ConfigErrors, Layout, Level, SidecarMode, SpoolFull, SpoolSync, StartFrom, Wake,
+    option_names, parse_options_file,
+};
+
+fn config(options: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
+    Config::from_options(options.iter().copied())
+}
+
+/// Options that are right, beside the one under test.
+fn with(option: &str, value: &str) -> Result<Config, ConfigErrors> {
+    let mut options = vec![(option, value)];
+    options.extend(
+        [("namesrv", "127.0.0.1:9876"), ("node_id", "n1")]
+            .iter()
+            .filter(|(name, _)| *name != option),
+    );
+    config(&options)
+}
+
+fn error(option: &str, value: &str) -> String {
+    with(option, value).unwrap_err().to_string()
+}
+
+fn reread(config: &Config) -> Config {
+    let options = parse_options_file(&config.effective_options()).unwrap();
+    Config::from_options(
+        options
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str())),
+    )
+    .unwrap()
+}
+
+#[test]
+fn what_is_not_given_has_the_documented_default() {
+    let config = config(&[("namesrv", "127.0.0.1:9876"), ("node_id", "edge-1")]).unwrap();
+    assert_eq!(config.namesrv, ["127.0.0.1:9876"]);
+    assert_eq!(config.spool_dir, Path::new("/var/lib/mosquitto/rocketmq"));
+    assert_eq!(
+        (config.spool_bytes_max, config.spool_segment_bytes),
+        (1 << 30, 16 << 20)
+    );
+    assert_eq!(
+        config.spool_sync,
+        SpoolSync::Interval(Duration::from_secs(1))
+    );
+    assert_eq!(config.spool_full, SpoolFull::Refuse);
+    assert_eq!(
+        (config.downlink_bytes_max, config.downlink_segment_bytes()),
+        (64 << 20, 16 << 20)
+    );
+    assert_eq!(
+        (config.downlink_per_tick, config.downlink_from),
+        (256, StartFrom::Latest)
+    );
+    assert_eq!(
+        (config.sidecar, config.sidecar_path.as_ref()),
+        (SidecarMode::Spawn, None)
+    );
+    assert_eq!((config.wake, config.layout), (Wake::Auto, Layout::Native));
+    assert_eq!(
+        (config.group.as_str(), config.producer_group.as_str()),
+        ("GID_MQTT_edge-1", "PID_MQTT_edge-1")
+    );
+    assert_eq!(
+        (config.batch_bytes_max, config.batch_messages_max),
+        (1 << 20, 64)
+    );
+    assert_eq!(config.in_flight_bytes_max, 16 << 20);
+    assert_eq!(
+        (config.drain_timeout, config.topic_missing_timeout),
+        (Duration::from_secs(5), Duration::from_secs(10))
+    );
+    assert_eq!(
+        (config.dead_letter_bytes_max, config.http_listen),
+        (64 << 20, None)
+    );
+    assert_eq!(
+        (config.log_level, config.rules_file.as_ref()),
+        (Level::Info, None)
+    );
+    assert!(config.uplink.is_empty() && config.downlink.is_empty());
+}
+
+#[test]
+fn without_a_node_id_the_host_name_serves() {
+    let hostname = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let config = config(&[("namesrv", "a:1")]).unwrap();
+    assert_eq!(config.node_id, hostname.trim().replace('.', "-"));
+    assert_eq!(config.group, format!("GID_MQTT_{}", config.node_id));
+}
+
+#[test]
+fn every_option_is_read() {
+    let config = config(&[
+        ("namesrv", " a.example:1; 10.0.0.2:65535 "),
+        ("node_id", "n_1"),
+        ("spool_dir", "/tmp/x"),
+        ("spool_bytes_max", "1GiB"),
+        ("spool_segment_bytes", "64 KiB"),
+        ("spool_sync", "interval 250"),
+        ("spool_full", "drop"),
+        ("downlink_bytes_max", "8MiB"),
+        ("downlink_per_tick", "1"),
+        ("downlink_from", "earliest"),
+        ("uplink", "a/# A"),
+        ("sidecar", "external"),
+        ("sidecar_path", "/usr/bin/x"),
+        ("wake", "pingreq"),
+        ("layout", "apsara"),
+        ("group", "GID_x"),
+        ("producer_group", "PID_x"),
+        ("batch_bytes_max", "64KiB"),
+        ("batch_messages_max", "1"),
+        ("in_flight_bytes_max", "64KiB"),
+        ("drain_timeout", "1500ms"),
+        ("topic_missing_timeout", "0"),
+        ("dead_letter_bytes_max", "1MiB"),
+        ("http_listen", "[::1]:8080"),
+        ("log_level", "trace"),
+        ("uplink", "b/# B"),
+        ("downlink", "C c"),
+    ])
+    .unwrap();
+    assert_eq!(config.namesrv, ["a.example:1", "10.0.0.2:65535"]);
+    assert_eq!(
+        config.spool_sync,
+        SpoolSync::Interval(Duration::from_millis(250))
+    );
+    assert_eq!(
+        (config.spool_segment_bytes, config.downlink_segment_bytes()),
+        (65536, 65536)
+    );
+    assert_eq!(
+        config
+            .uplink
+            .iter()
+            .map(|rule| rule.text.as_str())
+            .collect::<Vec<_>>(),
+        ["a/# A", "b/# B"]
+    );
+    assert_eq!(config.sidecar_path, Some(PathBuf::from("/usr/bin/x")));
+    assert_eq!(config.topic_missing_timeout, Duration::ZERO);
+    assert_eq!(config.http_listen.unwrap().port(), 8080);
+    assert_eq!(
+        reread(&config).effective_options(),
+        config.effective_options()
+    );
+}
+
+#[test]
+fn what_is_wrong_is_named_with_option_value_and_what_is_allowed() {
+    for (option, value, message) in [
+        (
+            "namesrv",
+            "10.0.0.1",
+            "plugin_opt_namesrv \"10.0.0.1\": \"10.0.0.1\" has no port (allowed: host:port",
+        ),
+        ("namesrv", "a:1;", "has an empty address"),
+        ("namesrv", "a:1,b:2", "has no host name or IPv4 address"),
+        ("namesrv", "http://a:1", "has no host name"),
+        ("namesrv", "a:0", "has a port that is not 1 to 65535"),
+        ("namesrv", "a:65536", "has a port that is not 1 to 65535"),
+        (
+            "node_id",
+            "a.b",
+            "has the character '.', which can't stand in a RocketMQ group (allowed: 1 to 64 letters",
+        ),
+        ("node_id", "nöd", "has the character 'ö'"),
+        (
+            "spool_dir",
+            "spool",
+            "plugin_opt_spool_dir \"spool\": is not an absolute path",
+        ),
+        (
+            "spool_bytes_max",
+            "lots",
+            "is not a size (64MiB, 1GiB, 500kB, or a plain number of bytes)",
+        ),
+        (
+            "spool_bytes_max",
+            "1KiB",
+            "is out of range (allowed: 192KiB to 64TiB",
+        ),
+        (
+            "spool_bytes_max",
+            "32MiB",
+            "holds less than 3 segments of spool_segment_bytes (16MiB) (allowed: 48MiB and more",
+        ),
+        ("spool_segment_bytes", "65537", "is not a multiple of 4096"),
+        ("spool_segment_bytes", "4KiB", "is out of range"),
+        (
+            "spool_sync",
+            "sometimes",
+            "is no sync policy (allowed: none, always, interval",
+        ),
+        ("spool_sync", "interval 0", "is no sync policy"),
+        (
+            "spool_full",
+            "Drop",
+            "is not one of its words; the nearest is \"drop\" (allowed: refuse, drop)",
+        ),
+        (
+            "downlink_per_tick",
+            "0",
+            "is out of range (allowed: 1 to 100000)",
+        ),
+        ("downlink_per_tick", "+5", "is not a whole number"),
+        (
+            "in_flight_bytes_max",
+            "64KiB",
+            "is less than one batch (batch_bytes_max, 1MiB)",
+        ),
+        ("drain_timeout", "5", "is not a time with its unit"),
+        ("drain_timeout", "2h", "is out of range"),
+        ("http_listen", "8080", "is not an address and a port"),
+        ("http_listen", "0.0.0.0:80", "is not a loopback address"),
+        ("http_listen", "127.0.0.1:0", "has no port"),
+        (
+            "group",
+            "a b",
+            "RocketMQ group \"a b\" has the character ' '",
+        ),
+        ("sidecar_path", "./x", "is not an absolute path"),
+        (
+            "log_level",
+            "",
+            "plugin_opt_log_level: has no value (allowed: error, warn",
+        ),
+        (
+            "wake",
+            "a\u{1b}[m",
+            "plugin_opt_wake \"a\\u{1b}[m\": has a control character (0x1b)",
+        ),
+        (
+            "uplink",
+            "a/#/b T",
+            "plugin_opt_uplink \"a/#/b T\": filter \"a/#/b\" has a #",
+        ),
+        (
+            "downlink",
+            "a/b x",
+            "plugin_opt_downlink \"a/b x\": RocketMQ topic \"a/b\" has the character '/' (allowed: letters",
+        ),
+        (
+            "uplnk",
+            "a b",
+            "plugin_opt_uplnk \"a b\": unknown option; the nearest known one is plugin_opt_uplink",
+        ),
+        (
+            "plugin_opt_wake",
+            "auto",
+            "nearest known one is plugin_opt_wake",
+        ),
+        ("share", "chat/#", "unknown option"),
+    ] {
+        let error = error(option, value);
+        assert!(error.contains(message), "{option} {value}: {error}");
+        assert!(
+            !error.contains('\n') && !error.chars().any(char::is_control),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_socket_in_the_spool_directory_must_have_an_address() {
+    assert!(with("spool_dir", &format!("/{}", "d".repeat(93))).is_ok());
+    assert!(
+        error("spool_dir", &format!("/{}", "d".repeat(94)))
+            .contains("too long for the address of a socket")
+    );
+}
+
+#[test]
+fn a_long_value_is_not_repeated_whole() {
+    assert!(error("wake", &"x".repeat(100_000)).len() < 500);
+}
+
+#[test]
+fn every_error_is_told_at_once() {
+    let errors = config(&[
+        ("nodeid", "x"),
+        ("wake", "auto"),
+        ("wake", "auto"),
+        ("uplink", "a"),
+        ("rules_file", "/nowhere/at/all"),
+        ("spool_bytes_max", "1MiB"),
+    ])
+    .unwrap_err();
+    let told: Vec<&str> = errors.iter().map(|error| error.option.as_str()).collect();
+    assert_eq!(
+        told,
+        [
+            "nodeid",
+            "wake",
+            "uplink",
+            "rules_file",
+            "namesrv",
+            "spool_bytes_max"
+        ]
+    );
+    let text = errors.to_string();
+    assert!(
+        text.contains(
+            "plugin_opt_wake \"auto\": is given twice, first as \"auto\" (allowed: once); "
+        ),
+        "{text}"
+    );
+    assert!(text.contains("plugin_opt_namesrv: is missing"), "{text}");
+    assert!(
+        text.contains("plugin_opt_rules_file \"/nowhere/at/all\": can't be read: No such file"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_rule_that_stands_twice_is_an_error_also_when_it_is_written_otherwise() {
+    let twice = [
+        ("namesrv", "a:1"),
+        ("uplink", "a  T  order=%c"),
+        ("uplink", "a T"),
+        ("downlink", "T a"),
+    ];
+    let errors = config(&twice).unwrap_err();
+    assert_eq!(
+        errors.to_string(),
+        "plugin_opt_uplink \"a T\": the same rule stands there twice (allowed: each rule once)"
+    );
+}
+
+/// A configuration with this rules file.
+fn with_rules(dir: &Path, text: &str) -> Result<Config, ConfigErrors> {
+    let path = dir.join("rules");
+    fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap();
+    config(&[
+        ("namesrv", "a:1"),
+        ("node_id", "n"),
+        ("uplink", "first ONE"),
+        ("rules_file", path),
+    ])
+}
+
+#[test]
+fn the_rules_file_adds_rules_and_the_effective_options_have_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = with_rules(
+        dir.path(),
+        "# rules\n\n  uplink second\tTWO tag=\"x y\" \r\ndownlink THREE three/%k\n",
+    )
+    .unwrap();
+    assert_eq!(config.uplink[1].text, "second TWO \"tag=x y\"");
+    let effective = config.effective_options();
+    assert!(!effective.contains("rules_file"), "{effective}");
+    let again = reread(&config);
+    assert_eq!(again.uplink, config.uplink);
+    assert_eq!(again.downlink, config.downlink);
+    assert_eq!(again.effective_options(), effective);
+}
+
+#[test]
+fn errors_of_the_rules_file_name_the_file_and_the_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "uplink a A\nnamesrv b:2\nplugin_opt_uplink c C\nuplink d\ndownlink\nnonsense x\n";
+    let errors = with_rules(dir.path(), text).unwrap_err();
+    let lines: Vec<_> = errors.iter().map(|error| error.line).collect();
+    assert_eq!(lines, [Some(2), Some(3), Some(4), Some(5), Some(6)]);
+    let text = errors.to_string();
+    let path = dir.path().join("rules");
+    assert!(
+        text.starts_with(&format!(
+            "{} line 2: namesrv \"b:2\": is no rule: it belongs into mosquitto.conf",
+            path.display()
+        )),
+        "{text}"
+    );
+    assert!(
+        text.contains(
+            "line 3: plugin_opt_uplink \"c C\": stands in a rules file without plugin_opt_"
+        ),
+        "{text}"
+    );
+    assert!(text.contains("line 5: downlink: has no value"), "{text}");
+}
+
+#[test]
+fn a_reload_takes_new_rules_or_says_why_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let old = with_rules(dir.path(), "uplink a A\n").unwrap();
+    fs::write(dir.path().join("rules"), "uplink b B\ndownlink D d\n").unwrap();
+    let new = old.reload_rules().unwrap();
+    let texts: Vec<_> = new.uplink.iter().map(|rule| rule.text.as_str()).collect();
+    assert_eq!(texts, ["first ONE", "b B"]);
+    assert_eq!((new.downlink.len(), &new.node_id), (1, &old.node_id));
+    fs::write(dir.path().join("rules"), "uplink b\n").unwrap();
+    assert!(
+        new.reload_rules()
+            .unwrap_err()
+            .to_string()
+            .contains("line 1: uplink \"b\": the rule lacks")
+    );
+    fs::write(dir.path().join("rules"), b"uplink \xff T\n").unwrap();
+    assert!(
+        new.reload_rules()
+            .unwrap_err()
+            .to_string()
+            .contains("is not UTF-8")
+    );
+    fs::remove_file(dir.path().join("rules")).unwrap();
+    assert!(
+        new.reload_rules()
+            .unwrap_err()
+            .to_string()
+            .contains("can't be read")
+    );
+}
+
+#[test]
+fn a_line_of_an_options_file_without_a_value_is_an_error() {
+    let errors = parse_options_file("wake auto\n\n# x\nlayout\n").unwrap_err();
+    assert_eq!(
+        errors.to_string(),
+        "line 4: layout: has no value (allowed: an option, a blank and its value)"
+    );
+}
+
+proptest! {
+    #[test]
+    fn any_options_are_a_configuration_or_errors(
+        options in vec((option(), value()), 0..8),
+        text in "[ -~\n\t]{0,120}|\\PC{0,60}",
+    ) {
+        let given = options.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        match Config::from_options(given) {
+            Ok(config) => prop_assert_eq!(reread(&config).effective_options(), config.effective_options()),
+            Err(errors) => {
+                prop_assert!(errors.iter().count() > 0);
+                prop_assert!(!errors.to_string().chars().any(char::is_control), "{}", errors);
+            }
+        }
+        if let Ok(options) = parse_options_file(&text) {
+            prop_assert!(options.iter().all(|(key, value)| !key.is_empty() && !value.is_empty()));
+        }
+    }
+
+    #[test]
+    fn any_good_configuration_reaches_the_sidecar_unchanged(
+        (segments, extra, per_tick) in (1u64..1000, 0u64..10_000, 1u32..=100_000),
+        (drain, sync) in (0u64..3_600_000, 1u64..600_000),
+        dir in "/[a-zA-Z0-9 #äß_-]{0,30}[a-z]",
+        rules in proptest::collection::btree_set("[a-z]{1,5}(/\\+)?(/#)? [A-Z]{1,5}( tag=%1)?", 0..5),
+    ) {
+        let segment = segments * 4096 + 61_440;
+        let owned = [
+            ("namesrv", "a:1".to_owned()),
+            ("node_id", "n".to_owned()),
+            ("spool_dir", dir),
+            ("spool_segment_bytes", segment.to_string()),
+            ("spool_bytes_max", (segment * 3 + extra).to_string()),
+            ("downlink_per_tick", per_tick.to_string()),
+            ("drain_timeout", format!("{drain}ms")),
+            ("spool_sync", format!("interval {sync}")),
+        ];
+        let options = owned.iter().map(|(key, value)| (*key, value.as_str()));
+        let config = Config::from_options(options.chain(rules.iter().map(|rule| ("uplink", rule.as_str())))).unwrap();
+        let again = reread(&config);
+        prop_assert_eq!(&again.spool_dir, &config.spool_dir);
+        prop_assert_eq!((again.spool_bytes_max, again.drain_timeout), (segment * 3 + extra, Duration::from_millis(drain)));
+        prop_assert_eq!(&again.uplink, &config.uplink);
+        prop_assert_eq!(again.effective_options(), config.effective_options());
+    }
+}
+
+/// Mostly options that exist.
+fn option() -> impl Strategy<Value = String> {
+    let known: Vec<&str> = option_names()
+        .filter(|name| *name != "rules_file")
+        .collect();
+    prop_oneof![
+        8 => prop::sample::select(known).prop_map(str::to_owned),
+        1 => "\\PC{0,12}",
+    ]
+}
+
+fn value() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[0-9]{1,12}(ms|s|KiB|MiB| GiB)?",
+        "none|always|interval 5|refuse|drop|auto|native|off|spawn|latest|info",
+        "a:1|10.0.0.1:9876;b:2|/a/b|n1|127.0.0.1:80",
+        "[a/+#]{1,5} [A-Z]{1,4}( tag=%c)?( qos=1)?",
+        "[ -~\t]{0,30}",
+        any::<String>(),
+    ]
+}
