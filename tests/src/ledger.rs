@@ -196,3 +196,34 @@ pub fn settle(acknowledged: &BTreeSet<Number>, reader: &mut Reader) -> Count {
         std::thread::sleep(Duration::from_millis(100));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_repetitions_and_late_arrivals_are_counted_apart() {
+        let acknowledged: BTreeSet<Number> = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)].into();
+        let arrived = [(0, 0), (0, 2), (0, 0), (0, 1), (1, 0), (7, 7)].map(payload);
+        let counted = count(&acknowledged, arrived.iter().map(String::as_bytes));
+        assert_eq!(
+            counted,
+            Count {
+                lost: vec![(1, 1)],
+                doubled: 1,
+                reordered: 1,
+                arrived: 5
+            }
+        );
+    }
+
+    #[test]
+    fn a_number_is_read_back_and_anything_else_is_not_one() {
+        assert_eq!(number(payload((3, 14)).as_bytes()), Some((3, 14)));
+        assert_eq!(number(b"device 3 message 14 and more"), Some((3, 14)));
+        assert_eq!(
+            [number(b""), number(b"device x message 1"), number(&[255])],
+            [None; 3]
+        );
+    }
+}

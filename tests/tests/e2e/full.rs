@@ -79,7 +79,7 @@ fn a_full_spool_gives_no_false_acknowledgement_and_what_was_acknowledged_arrives
         .iter()
         .map(|_| Topic::create(&namesrv, &unique("FULL"), 2))
         .collect();
-    rocketmq.stop();
+    rocketmq.kill();
     let mut kept = Vec::new();
     for (version, topic) in versions.into_iter().zip(&topics) {
         let mut broker = spec(&namesrv, topic, version).start();

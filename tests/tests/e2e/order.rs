@@ -20,14 +20,15 @@ fn ten_thousand_messages_of_eight_devices_at_once_arrive_once_each_and_in_order_
         .map(|device| {
             std::thread::spawn(move || {
                 let version = Version::ALL[device % 2];
+                // One QoS per device, because rumqttc uses a packet id again before its PUBCOMP when they are mixed. QoS 0 may be
+                // dropped by a broker, so it can't be counted here.
+                let qos = if device < 6 { 1 } else { 2 };
                 let client = harness::Client::connect(
                     port,
                     &ClientOptions::new(version, &format!("device-{device}")),
                 );
                 let outcomes: Vec<_> = (0..EACH)
                     .map(|sequence| {
-                        // QoS 0 keeps its order too, but may be dropped by a broker, so it can't be counted here.
-                        let qos = if sequence % 10 == 9 { 2 } else { 1 };
                         let topic = format!("order/{device}");
                         client.start_publish(
                             Publication::new(&topic, payload((device, sequence))).qos(qos),

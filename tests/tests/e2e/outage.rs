@@ -36,7 +36,7 @@ fn what_was_acknowledged_before_rocketmq_was_there_arrives_when_it_is() {
     let topic = Topic::create(&namesrv, &unique("AWAY_FIRST"), 4);
     let down = Topic::create(&namesrv, &unique("AWAY_DOWN"), 1);
     down.produce(&[Produced::new("waiting in RocketMQ").keys("k")]);
-    rocketmq.stop();
+    rocketmq.kill();
     let mut broker = BrokerSpec::new(Mosquitto::V2_0_11)
         .option("namesrv", &namesrv)
         .option("downlink_from", "earliest")
