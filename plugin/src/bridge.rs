@@ -1,0 +1,244 @@
+//! The bridge itself: what each event does. Safe code, on Mosquitto's thread.
+//!
+//! The path of a message reads: `ffi::entry` → here → `uplink` → the log, and back: the log → `downlink` → `inject`.
+
+use std::rc::Rc;
+
+use handoff::Counters;
+use protocol::config::{Config, Wake as WakeOption};
+use protocol::counters as count;
+use protocol::rules::RuleTable;
+
+use crate::downlink::Downlink;
+use crate::events::Publish;
+use crate::inject::Injector;
+use crate::logger::LogQueue;
+use crate::sidecar::Supervisor;
+use crate::spool;
+use crate::uplink::{Outcome, Uplink, Wanted};
+use crate::wake::{Bell, Method, Wake};
+use crate::wills::{Verdict, WillTracker};
+
+/// What `start` has built.
+pub(crate) struct Parts {
+    pub(crate) config: Config,
+    pub(crate) table: RuleTable,
+    pub(crate) uplink: Uplink,
+    pub(crate) downlink: Downlink,
+    pub(crate) wake: Wake,
+    pub(crate) supervisor: Option<Supervisor>,
+    pub(crate) counters: Rc<Counters>,
+    pub(crate) logs: Option<LogQueue>,
+}
+
+/// Everything between one Mosquitto and its spool.
+pub(crate) struct Bridge {
+    parts: Parts,
+    wills: WillTracker,
+    wanted: Rc<Wanted>,
+    ticked: bool,
+}
+
+/// What the entry point has to do after a tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticked {
+    /// The first one: the bell can be chosen now.
+    pub(crate) first: bool,
+    /// When 2.1 should call again: 0 at each turn of its loop (the bell causes those), else milliseconds.
+    pub(crate) next_ms: i64,
+}
+
+/// Pace of the ticks of a 2.1 broker that nothing wakes.
+const TICK_WITHOUT_BELL_MS: i64 = 50;
+
+impl Bridge {
+    pub(crate) fn new(parts: Parts) -> Bridge {
+        let wanted = parts.uplink.wanted();
+        Bridge {
+            parts,
+            wills: WillTracker::new(),
+            wanted,
+            ticked: false,
+        }
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.parts.config
+    }
+
+    pub(crate) fn wake_option(&self) -> WakeOption {
+        self.parts.config.wake
+    }
+
+    pub(crate) fn counters(&self) -> Rc<Counters> {
+        Rc::clone(&self.parts.counters)
+    }
+
+    /// Shared with the entry point, which needs it even after a panic.
+    pub(crate) fn wanted(&self) -> Rc<Wanted> {
+        Rc::clone(&self.wanted)
+    }
+
+    /// MESSAGE. What was kept before this returns is kept for good, and the broker acknowledges after it.
+    pub(crate) fn message(&mut self, publish: &Publish<'_>, verdict: Verdict<'_>) -> Outcome {
+        let uplink = &mut self.parts.uplink;
+        let read = self
+            .wills
+            .on_message(publish, verdict, &mut |will| uplink.will(will));
+        let properties = read.then(|| self.wills.checked_properties());
+        self.parts.uplink.publish(publish, properties)
+    }
+
+    /// ACL_CHECK for writing. `ending`: the broker's main loop is over, so this is as good as a client that is gone.
+    pub(crate) fn write_check(
+        &mut self,
+        publish: &Publish<'_>,
+        ending: bool,
+        allowed: impl FnOnce() -> bool,
+        verdict: Verdict<'_>,
+    ) {
+        let uplink = &mut self.parts.uplink;
+        let emit = &mut |will: &_| uplink.will(will);
+        if ending {
+            self.wills.on_gone(publish.client.key, verdict, emit);
+        }
+        if self.wanted.wants(publish.topic) {
+            self.wills.on_write_check(publish, allowed, verdict, emit);
+        } else {
+            self.wills.settle(verdict, emit);
+        }
+    }
+
+    /// ACL_CHECK for anything else. `alive`: only a connected client does that.
+    pub(crate) fn other_check(&mut self, client: usize, alive: bool, verdict: Verdict<'_>) {
+        let uplink = &mut self.parts.uplink;
+        self.wills.settle(verdict, &mut |will| uplink.will(will));
+        if alive {
+            self.wills.on_alive(client);
+        }
+    }
+
+    /// CONNECT (2.1): a client is there.
+    pub(crate) fn connected(&mut self, client: usize, verdict: Verdict<'_>) {
+        self.other_check(client, true, verdict);
+    }
+
+    /// DISCONNECT and CLIENT_OFFLINE.
+    pub(crate) fn gone(&mut self, client: usize, verdict: Verdict<'_>) {
+        let uplink = &mut self.parts.uplink;
+        self.wills
+            .on_gone(client, verdict, &mut |will| uplink.will(will));
+    }
+
+    /// TICK.
+    pub(crate) fn tick(&mut self, broker: &impl Injector, verdict: Verdict<'_>) -> Ticked {
+        let parts = &mut self.parts;
+        let uplink = &mut parts.uplink;
+        self.wills.on_tick(verdict, &mut |will| uplink.will(will));
+        let first = !std::mem::replace(&mut self.ticked, true);
+        let drained = parts.downlink.tick(broker);
+        if drained.opened
+            && let Some(waiter) = parts.downlink.waiter()
+        {
+            parts.wake.set_waiter(waiter);
+        }
+        if drained.again {
+            parts.wake.again();
+        } else {
+            parts.wake.idle(|| parts.downlink.has_more());
+        }
+        if let Some(supervisor) = &parts.supervisor {
+            parts
+                .counters
+                .set(count::SIDECAR_STARTS, supervisor.starts());
+        }
+        let next_ms = if parts.wake.has_bell() {
+            0
+        } else {
+            TICK_WITHOUT_BELL_MS
+        };
+        Ticked { first, next_ms }
+    }
+
+    /// The bell was chosen.
+    pub(crate) fn set_bell(&mut self, bell: Option<Bell>) {
+        let method = match &bell {
+            None => Method::None,
+            Some(Bell::Eventfd(_)) => Method::Eventfd,
+            Some(Bell::Pingreq(_)) => Method::Pingreq,
+        };
+        self.parts.counters.set(count::WAKEUP, method.as_number());
+        match method {
+            Method::None => log::warn!(
+                "the broker is not woken for messages from RocketMQ: they wait up to 100 ms"
+            ),
+            Method::Eventfd => log::info!("the broker is woken by an eventfd in its epoll set"),
+            Method::Pingreq => {
+                log::info!("the broker is woken by PINGREQs on a connection of its own")
+            }
+        }
+        if let Some(bell) = bell {
+            self.parts.wake.set_bell(bell);
+        }
+    }
+
+    /// RELOAD: the rules file again. Bad rules leave the old ones at work.
+    pub(crate) fn reload(&mut self) {
+        match self.try_reload() {
+            Ok(()) => {
+                let config = &self.parts.config;
+                self.parts.counters.add(count::RELOADS_OK, 1);
+                log::info!(
+                    "rules read again: {} uplink, {} downlink",
+                    config.uplink.len(),
+                    config.downlink.len()
+                );
+            }
+            Err(error) => {
+                self.parts.counters.add(count::RELOADS_FAILED, 1);
+                log::error!("the new rules were not taken, the old ones stay at work: {error}");
+            }
+        }
+    }
+
+    fn try_reload(&mut self) -> Result<(), Box<dyn std::error::Error>> {
+        let parts = &mut self.parts;
+        let fresh = parts.config.reload_rules()?;
+        let wanted = Rc::new(Wanted::new(&fresh.uplink, &mut parts.table)?);
+        spool::write_options(&fresh.spool_dir, &fresh.effective_options())?;
+        parts.uplink.set_wanted(Rc::clone(&wanted));
+        self.wanted = wanted;
+        parts.config = fresh;
+        Ok(())
+    }
+
+    /// Writes the log records of all threads to Mosquitto's log.
+    pub(crate) fn drain_logs(&self, write: impl FnMut(log::Level, &str)) {
+        if let Some(logs) = &self.parts.logs {
+            logs.drain(write);
+        }
+    }
+
+    /// Clean-up: the last wills, the sidecar's drain, and every thread joined. The broker has no client any more, so
+    /// nobody else can be asked about a will: `verdict` knows that.
+    pub(crate) fn stop(&mut self, verdict: Verdict<'_>) {
+        let parts = &mut self.parts;
+        let uplink = &mut parts.uplink;
+        let lost = self
+            .wills
+            .on_cleanup(verdict, &mut |will| uplink.will(will));
+        if lost > 0 {
+            log::warn!("{lost} publishes or wills between two ticks were too many to look at");
+        }
+        if let Err(error) = parts.uplink.sync() {
+            log::error!("the spool could not be synced to the disk: {error}");
+        }
+        parts.wake.stop();
+        if let Some(supervisor) = &mut parts.supervisor {
+            supervisor.stop();
+            parts
+                .counters
+                .set(count::SIDECAR_STARTS, supervisor.starts());
+        }
+    }
+}

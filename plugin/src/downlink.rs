@@ -1,0 +1,172 @@
+//! Messages on their way down: out of the log and into the broker, on Mosquitto's thread, a bounded number a tick.
+//!
+//! `mosquitto_broker_publish` only queues; the broker hands the queue out at the start of its next pass, so before the
+//! next tick. What one tick injected is therefore given back to the sidecar in the *next* one: a broker killed in
+//! between gets it again, and nothing is lost.
+//!
+//! Nothing is injected before the listeners are up and the persistent sessions are loaded: ticks begin after both.
+
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use handoff::{Counters, OpenError, Position, ReadError, Reader, ReaderOptions, Waiter};
+use protocol::counters as count;
+use protocol::message::Message;
+use protocol::trie::validate_topic;
+
+use crate::inject::{InjectError, Injector};
+use crate::uplink::now_ms;
+
+/// How often to look for the log while the sidecar has not made it yet.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// The way down.
+pub(crate) struct Downlink {
+    dir: PathBuf,
+    per_tick: u32,
+    counters: Rc<Counters>,
+    reader: Option<Reader>,
+    next_look: Option<Instant>,
+    open_failure: Option<String>,
+    injected: Option<Position>,
+}
+
+/// What a tick did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Drained {
+    /// The broker has something to hand out, or something has to be given back: the loop should turn once more.
+    pub(crate) again: bool,
+    /// The log was opened just now.
+    pub(crate) opened: bool,
+}
+
+impl Downlink {
+    pub(crate) fn new(dir: PathBuf, per_tick: u32, counters: Rc<Counters>) -> Downlink {
+        Downlink {
+            dir,
+            per_tick,
+            counters,
+            reader: None,
+            next_look: None,
+            open_failure: None,
+            injected: None,
+        }
+    }
+
+    /// For the thread that waits for news.
+    pub(crate) fn waiter(&self) -> Option<Waiter> {
+        self.reader.as_ref().map(Reader::waiter)
+    }
+
+    /// Whether the log has more than was looked at.
+    pub(crate) fn has_more(&self) -> bool {
+        self.reader
+            .as_ref()
+            .is_some_and(|reader| reader.end() > reader.position())
+    }
+
+    /// One tick: gives back what the last one injected, then injects at most `per_tick` messages.
+    pub(crate) fn tick(&mut self, broker: &impl Injector) -> Drained {
+        let opened = self.open();
+        let Some(reader) = &mut self.reader else {
+            return Drained::default();
+        };
+        if let Some(position) = self.injected.take() {
+            reader.release(position);
+        }
+        let before = reader.position();
+        let mut left = self.per_tick;
+        while left > 0 {
+            match reader.poll() {
+                Ok(None) => break,
+                Ok(Some(frame)) => take(frame.position, frame.payload, broker, &self.counters),
+                Err(ReadError::Corrupt {
+                    from, to, reason, ..
+                }) => {
+                    self.counters.add(count::DOWNLINK_CORRUPT, 1);
+                    log::error!(
+                        "the downlink log is damaged from {from} to {to} ({reason}): skipped"
+                    );
+                }
+                Err(error) => {
+                    log::error!("the downlink log can't be read: {error}");
+                    break;
+                }
+            }
+            left -= 1;
+        }
+        let position = reader.position();
+        if position > before {
+            self.injected = Some(position);
+        }
+        Drained {
+            again: position > before,
+            opened,
+        }
+    }
+
+    fn open(&mut self) -> bool {
+        let now = Instant::now();
+        if self.reader.is_some() || self.next_look.is_some_and(|at| now < at) {
+            return false;
+        }
+        self.next_look = Some(now + LOOK_EVERY);
+        match Reader::open(&self.dir, &ReaderOptions::default()) {
+            Ok(reader) => {
+                self.reader = Some(reader);
+                self.open_failure = None;
+                true
+            }
+            Err(OpenError::NotThere { .. }) => false,
+            Err(error) => {
+                let text = error.to_string();
+                if self.open_failure.as_ref() != Some(&text) {
+                    log::error!("nothing can come from RocketMQ: {text}");
+                    self.open_failure = Some(text);
+                }
+                false
+            }
+        }
+    }
+}
+
+/// Every frame ends in exactly one counter.
+fn take(position: Position, payload: &[u8], broker: &impl Injector, counters: &Counters) {
+    let message = match Message::decode(payload) {
+        Ok(message) => message,
+        Err(error) => {
+            counters.add(count::DOWNLINK_CORRUPT, 1);
+            log::error!("the downlink message at {position} can't be read: {error}");
+            return;
+        }
+    };
+    match inject(&message, broker, now_ms()) {
+        Ok(()) => counters.add(count::DOWNLINK_INJECTED, 1),
+        Err(error) => {
+            counters.add(count::DOWNLINK_FAILED, 1);
+            log::warn!(
+                "a message for `{}` (downlink position {position}) was not delivered: {error}",
+                message.topic
+            );
+        }
+    }
+}
+
+fn inject(message: &Message<'_>, broker: &impl Injector, now_ms: u64) -> Result<(), InjectError> {
+    // The broker would take wildcards, and store a retained message under them.
+    validate_topic(message.topic).map_err(|_| InjectError::Topic)?;
+    let waited_s = now_ms.saturating_sub(message.received_at_ms) / 1000;
+    let expiry_s = match message.expiry_s {
+        None => None,
+        Some(seconds) => match u64::from(seconds).checked_sub(waited_s) {
+            None | Some(0) => return Err(InjectError::Expired),
+            Some(left) => u32::try_from(left).ok(),
+        },
+    };
+    broker.inject(message, expiry_s)
+}
+
+#[cfg(test)]
+#[path = "downlink_tests.rs"]
+mod tests;

@@ -1,0 +1,212 @@
+//! Loading and unloading: from Mosquitto's call to a running bridge, and back.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+
+use log::Level;
+use protocol::config::Wake as WakeOption;
+
+use super::broker::Broker;
+use super::guard::Guard;
+use super::plugin::Plugin;
+use super::registration::{Event, Registrations};
+use super::{c, sys};
+use crate::acl;
+use crate::bridge::Bridge;
+use crate::broker_conf::BrokerConf;
+use crate::logger::LogQueue;
+use crate::start::{StartError, Surroundings, start};
+use crate::wake::{self, AuthPlan, Bell, Credentials, EpollBell, PingBell};
+
+impl Plugin {
+    /// What `mosquitto_plugin_init` does. `None`: it failed, and the log says why.
+    pub(super) fn load(
+        identifier: *mut c::mosquitto_plugin_id_t,
+        options: &[(&str, &str)],
+    ) -> Option<Box<Plugin>> {
+        let Ok(broker) = Broker::find() else {
+            // Without its functions there is no way to write to its log.
+            eprintln!("mosquitto-rocketmq: this is not a Mosquitto of version 2.0.11 or later");
+            return None;
+        };
+        match Plugin::try_load(&broker, identifier, options) {
+            Ok(plugin) => Some(plugin),
+            Err(error) => {
+                broker.log(Level::Error, &format!("not started: {error}"));
+                None
+            }
+        }
+    }
+
+    fn try_load(
+        broker: &Broker,
+        identifier: *mut c::mosquitto_plugin_id_t,
+        options: &[(&str, &str)],
+    ) -> Result<Box<Plugin>, StartError> {
+        let logs = LogQueue::install(log::LevelFilter::Info);
+        let is_2_1 = probe_2_1(broker, identifier);
+        let plugin_path = sys::own_path();
+        let conf = BrokerConf::of_this_process(plugin_path.clone());
+        let around = Surroundings {
+            version: Broker::version(),
+            is_2_1,
+            conf,
+            plugin: plugin_path,
+        };
+        let bridge = start(options, &around, Some(logs))?;
+        let acl = acl::plan(&around.conf.deciders(), is_2_1);
+        let auth = auth(&bridge, &around).map_err(StartError::Thread)?;
+        let plugin = Box::new(Plugin {
+            broker: broker.clone(),
+            guard: Guard::default(),
+            wanted: RefCell::new(bridge.wanted()),
+            counters: bridge.counters(),
+            bridge: RefCell::new(None),
+            registrations: RefCell::new(Registrations::new(identifier)),
+            access: broker.access_check(is_2_1),
+            ending: broker.ending(),
+            around,
+            acl,
+            asking: Cell::new(false),
+            auth,
+        });
+        if let Err(error) = plugin.register_all() {
+            plugin.registrations.borrow_mut().clear(broker);
+            return Err(error);
+        }
+        plugin.announce(&bridge);
+        bridge.drain_logs(|level, text| broker.log(level, text));
+        *plugin.bridge.borrow_mut() = Some(bridge);
+        Ok(plugin)
+    }
+
+    fn register_all(&self) -> Result<(), StartError> {
+        let mut events = vec![
+            Event::Message,
+            Event::Tick,
+            Event::Disconnect,
+            Event::Reload,
+        ];
+        if self.around.is_2_1 {
+            events.extend([Event::Connect, Event::ClientOffline]);
+        }
+        if self.acl.answer.is_some() {
+            events.push(Event::AclCheck);
+        }
+        if matches!(self.auth, Some((AuthPlan::Answer(_), _))) {
+            // Taken back at the first tick unless the connection is the bell: to be asked before a password_file,
+            // it has to be registered before that is.
+            events.push(Event::BasicAuth);
+        }
+        for event in events {
+            let code = self.register(event);
+            if code != c::MOSQ_ERR_SUCCESS {
+                return Err(StartError::Register {
+                    event: event.number(),
+                    code,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn announce(&self, bridge: &Bridge) {
+        let config = bridge.config();
+        self.broker.log(
+            Level::Info,
+            &format!(
+                "version {}, Mosquitto {}, node {}, {} uplink and {} downlink rules, spool {}",
+                env!("CARGO_PKG_VERSION"),
+                self.around.version,
+                config.node_id,
+                config.uplink.len(),
+                config.downlink.len(),
+                config.spool_dir.display()
+            ),
+        );
+        if let Some(warning) = &self.acl.warning {
+            self.broker.log(Level::Warn, warning);
+        }
+        if self.acl.ask_others && self.access.is_none() {
+            self.broker.log(
+                Level::Warn,
+                "wills will not reach RocketMQ: this build of Mosquitto does not export its access check, so it can't \
+                 be told whether the acl_file or plugin allows them",
+            );
+        }
+    }
+
+    /// At the first tick: the listeners and the epoll set are there.
+    pub(super) fn choose_bell(&self, bridge: &mut Bridge) {
+        let bell = self
+            .eventfd(bridge.wake_option())
+            .or_else(|| self.pingreq());
+        if !matches!(bell, Some(Bell::Pingreq(_)))
+            && let Ok(mut registrations) = self.registrations.try_borrow_mut()
+        {
+            registrations.remove(&self.broker, Event::BasicAuth);
+        }
+        bridge.set_bell(bell);
+    }
+
+    fn eventfd(&self, option: WakeOption) -> Option<Bell> {
+        let version = self.around.version;
+        let known = wake::eventfd_is_known(version) && (version.minor >= 1) == self.around.is_2_1;
+        if option == WakeOption::Pingreq || (option == WakeOption::Auto && !known) {
+            return None;
+        }
+        match EpollBell::install() {
+            Ok(bell) => Some(Bell::Eventfd(bell)),
+            Err(error) => {
+                log::warn!("no eventfd in the broker's epoll set: {error}");
+                None
+            }
+        }
+    }
+
+    fn pingreq(&self) -> Option<Bell> {
+        let (plan, credentials) = self.auth.as_ref()?;
+        if let AuthPlan::Impossible(why) = plan {
+            log::warn!("no wake-up connection to the broker: {why}");
+            return None;
+        }
+        let conf = self.around.conf.conf.as_ref().ok()?;
+        let address = wake::ping_address(conf);
+        if address.is_none() {
+            log::warn!("no wake-up connection to the broker: it has no plain MQTT listener");
+        }
+        address.map(|address| Bell::Pingreq(PingBell::new(address, credentials.clone())))
+    }
+
+    /// What `mosquitto_plugin_cleanup` does.
+    pub(super) fn unload(self: Box<Self>) {
+        self.registrations.borrow_mut().clear(&self.broker);
+        let Some(mut bridge) = self.bridge.take() else {
+            return;
+        };
+        // The broker's clients are freed by now: nobody can be asked about them. `ending` has asked before.
+        let nobody_else_decides = !self.acl.ask_others;
+        bridge.stop(&|_| nobody_else_decides);
+        bridge.drain_logs(|level, text| self.broker.log(level, text));
+    }
+}
+
+/// CLIENT_OFFLINE exists from 2.1 on: registering it tells.
+fn probe_2_1(broker: &Broker, identifier: *mut c::mosquitto_plugin_id_t) -> bool {
+    let mut probe = Registrations::new(identifier);
+    // SAFETY: taken back below, before any event can happen: Mosquitto is still in our init.
+    let result = unsafe { probe.add(broker, Event::ClientOffline, std::ptr::null_mut()) };
+    probe.clear(broker);
+    result == c::MOSQ_ERR_SUCCESS
+}
+
+fn auth(bridge: &Bridge, around: &Surroundings) -> io::Result<Option<(AuthPlan, Credentials)>> {
+    if bridge.wake_option() == WakeOption::Eventfd {
+        return Ok(None);
+    }
+    let Ok(conf) = &around.conf.conf else {
+        return Ok(None);
+    };
+    let plan = wake::auth_plan(conf, &around.conf.deciders(), around.is_2_1);
+    Ok(Some((plan, Credentials::new()?)))
+}

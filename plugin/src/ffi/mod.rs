@@ -1,0 +1,35 @@
+//! The C boundary: everything in the plugin that touches a raw pointer, apart
+//! from the few system calls of `sys`.
+//!
+//! This is not where anything is decided: it turns what Mosquitto hands over into
+//! safe Rust values, calls the safe code, and turns its answer back.
+
+/// Made by bindgen from the headers of Mosquitto 2.0.11 (`scripts/bindings`).
+/// C enums are constants here, never Rust enums: a later broker's unknown value
+/// would be undefined behaviour.
+#[allow(
+    clippy::all,
+    clippy::undocumented_unsafe_blocks,
+    dead_code,
+    missing_docs,
+    non_camel_case_types,
+    non_snake_case,
+    non_upper_case_globals,
+    unreachable_pub,
+    unsafe_op_in_unsafe_fn
+)]
+pub(crate) mod bindings {
+    pub(crate) mod broker;
+    pub(crate) mod library;
+}
+pub(crate) mod borrow;
+pub(crate) mod broker;
+pub(crate) mod entry;
+pub(crate) mod guard;
+mod load;
+mod plugin;
+pub(crate) mod properties;
+mod registration;
+pub(crate) mod sys;
+
+pub(crate) use bindings::broker as c;

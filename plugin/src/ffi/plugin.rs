@@ -1,0 +1,289 @@
+//! What the callbacks share: the bridge, the guard around it, and how each event is answered.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::{CString, c_int, c_void};
+use std::rc::Rc;
+
+use handoff::Counters;
+use protocol::counters as count;
+
+use super::borrow::{CText, borrow_bytes, borrow_text};
+use super::broker::{AccessCheck, Broker, Ending, RawWrite};
+use super::c;
+use super::guard::{Guard, Guarded};
+use super::properties::BorrowedProperties;
+use super::registration::{Event, Registrations};
+use crate::acl;
+use crate::bridge::Bridge;
+use crate::events::{Client, Publish};
+use crate::reject::refusal;
+use crate::start::Surroundings;
+use crate::uplink::{Outcome, Wanted};
+use crate::wake::{AuthPlan, Credentials};
+use crate::wills::Will;
+
+/// The plugin as Mosquitto's userdata. Callbacks get it shared: an access check that we ask for calls back into us.
+pub(crate) struct Plugin {
+    pub(super) broker: Broker,
+    pub(super) guard: Guard,
+    pub(super) bridge: RefCell<Option<Bridge>>,
+    /// Beside the bridge: still needed when that is off after a panic.
+    pub(super) wanted: RefCell<Rc<Wanted>>,
+    pub(super) counters: Rc<Counters>,
+    pub(super) registrations: RefCell<Registrations>,
+    pub(super) around: Surroundings,
+    pub(super) acl: acl::Plan,
+    pub(super) access: Option<AccessCheck>,
+    pub(super) ending: Ending,
+    /// An access check of our own is under way.
+    pub(super) asking: Cell<bool>,
+    pub(super) auth: Option<(AuthPlan, Credentials)>,
+}
+
+impl Plugin {
+    /// Runs `call` on the bridge inside the guard; `None` when the bridge is off.
+    pub(super) fn guarded<T>(&self, what: &str, call: impl FnOnce(&mut Bridge) -> T) -> Option<T> {
+        let guarded = self.guard.run(|| {
+            let mut bridge = self.bridge.try_borrow_mut().ok()?;
+            Some(call(bridge.as_mut()?))
+        });
+        match guarded {
+            Guarded::Done(value) => value,
+            Guarded::Off => None,
+            Guarded::Panicked(message) => {
+                self.counters.add(count::PLUGIN_PANICS, 1);
+                self.broker.log(
+                    log::Level::Error,
+                    &format!(
+                        "INTERNAL ERROR in {what}: {message}. The bridge is OFF until Mosquitto restarts; publishes of \
+                         QoS 1 and 2 that it would have to keep are refused. Please report this"
+                    ),
+                );
+                None
+            }
+        }
+    }
+
+    /// MESSAGE.
+    pub(super) fn message(&self, event: &mut c::mosquitto_evt_message) -> c_int {
+        let Some(client) = self.client(event.client) else {
+            return c::MOSQ_ERR_SUCCESS;
+        };
+        // SAFETY: the event's own fields, the broker's until we return.
+        let topic = unsafe { borrow_text(event.topic) };
+        let CText::Text(topic) = topic else {
+            // The broker checks topics: cannot be. Nothing to say about a message without one.
+            return c::MOSQ_ERR_SUCCESS;
+        };
+        let publish = Publish {
+            client,
+            topic,
+            // SAFETY: as above.
+            payload: unsafe { borrow_bytes(event.payload, event.payloadlen) },
+            qos: event.qos,
+            retain: event.retain,
+            // SAFETY: as above.
+            properties: unsafe { BorrowedProperties::new(event.properties) },
+        };
+        let outcome = self.guarded("MESSAGE", |bridge| {
+            bridge.message(&publish, &|will| self.verdict(will))
+        });
+        let refused = match outcome {
+            Some(outcome) => outcome == Outcome::Refused,
+            None => self.would_be_wanted(topic),
+        };
+        if refused && publish.qos > 0 {
+            refusal(client.mqtt_version, self.around.is_2_1)
+        } else {
+            c::MOSQ_ERR_SUCCESS
+        }
+    }
+
+    /// With the bridge off: whether acknowledging would be a false promise. The rules are immutable, so a panic
+    /// elsewhere has not harmed them.
+    fn would_be_wanted(&self, topic: &str) -> bool {
+        self.wanted
+            .try_borrow()
+            .is_ok_and(|wanted| wanted.wants(topic))
+    }
+
+    /// ACL_CHECK. Listens only: see `acl` for what is answered.
+    pub(super) fn acl_check(&self, event: &mut c::mosquitto_evt_acl_check) -> c_int {
+        let neutral = self.acl.answer.unwrap_or(c::MOSQ_ERR_PLUGIN_DEFER);
+        if self.asking.get() {
+            return neutral;
+        }
+        let access = event.access.cast_unsigned();
+        let key = event.client.addr();
+        if access != c::MOSQ_ACL_WRITE {
+            let alive = access == c::MOSQ_ACL_SUBSCRIBE || access == c::MOSQ_ACL_UNSUBSCRIBE;
+            self.guarded("ACL_CHECK", |bridge| {
+                bridge.other_check(key, alive, &|will| self.verdict(will))
+            });
+            return neutral;
+        }
+        let Some(client) = self.client(event.client) else {
+            return neutral;
+        };
+        // SAFETY: the event's own fields, the broker's until we return.
+        let topic = unsafe { borrow_text(event.topic) };
+        let CText::Text(topic) = topic else {
+            return neutral;
+        };
+        let publish = Publish {
+            client,
+            topic,
+            // SAFETY: as above.
+            payload: unsafe { borrow_bytes(event.payload, event.payloadlen) },
+            qos: event.qos,
+            retain: event.retain,
+            // SAFETY: as above.
+            properties: unsafe { BorrowedProperties::new(event.properties) },
+        };
+        let raw = RawWrite {
+            client: event.client,
+            topic: event.topic,
+            payload: event.payload,
+            properties: event.properties,
+            len: event.payloadlen,
+            qos: event.qos,
+            retain: event.retain,
+        };
+        let ending = self.ending.is_ending();
+        self.guarded("ACL_CHECK", |bridge| {
+            bridge.write_check(&publish, ending, || self.ask(&raw), &|will| {
+                self.verdict(will)
+            });
+        });
+        neutral
+    }
+
+    /// Whether everybody else would allow this write.
+    fn ask(&self, raw: &RawWrite) -> bool {
+        if !self.acl.ask_others {
+            return true;
+        }
+        let Some(access) = &self.access else {
+            return false;
+        };
+        self.asking.set(true);
+        // SAFETY: an event that has not returned, or (`verdict`) a client that still exists.
+        let allowed = unsafe { access.may_write(raw) };
+        self.asking.set(false);
+        allowed
+    }
+
+    /// The same for a write whose event is over. The client still exists: the broker frees no client that has not
+    /// disconnected before its clean-up, and `unload` does not come here.
+    fn verdict(&self, will: &Will) -> bool {
+        if !self.acl.ask_others {
+            return true;
+        }
+        let Ok(topic) = CString::new(will.topic()) else {
+            return false;
+        };
+        let payload = will.payload();
+        self.ask(&RawWrite {
+            client: std::ptr::with_exposed_provenance_mut(will.client().key),
+            topic: topic.as_ptr(),
+            payload: payload.as_ptr().cast(),
+            properties: std::ptr::null_mut(),
+            len: u32::try_from(payload.len()).unwrap_or(u32::MAX),
+            qos: will.qos(),
+            retain: will.retain(),
+        })
+    }
+
+    /// BASIC_AUTH: lets our own connection in, and decides nothing else.
+    pub(super) fn basic_auth(&self, event: &mut c::mosquitto_evt_basic_auth) -> c_int {
+        let Some((plan, credentials)) = &self.auth else {
+            return c::MOSQ_ERR_PLUGIN_DEFER;
+        };
+        // SAFETY: the client of this event.
+        let id = unsafe { self.broker.client_id(event.client) };
+        // SAFETY: null or a C string, the broker's until we return.
+        let password = unsafe { borrow_text(event.password) }.text();
+        if id.text().is_some_and(|id| credentials.admit(id, password)) {
+            return c::MOSQ_ERR_SUCCESS;
+        }
+        match plan {
+            AuthPlan::Answer(code) => *code,
+            AuthPlan::Impossible(_) => c::MOSQ_ERR_PLUGIN_DEFER,
+        }
+    }
+
+    /// TICK.
+    pub(super) fn tick(&self, event: &mut c::mosquitto_evt_tick) -> c_int {
+        let ticked = self.guarded("TICK", |bridge| {
+            let ticked = bridge.tick(&self.broker, &|will| self.verdict(will));
+            if ticked.first {
+                self.choose_bell(bridge);
+            }
+            bridge.drain_logs(|level, text| self.broker.log(level, text));
+            ticked
+        });
+        // Where 2.0 has `next_ns`, which it ignores, 2.1 has `next_ms`. Without it 2.1 may sleep for a day.
+        event.next_s = 0;
+        event.next_ns = ticked.map_or(1000, |ticked| ticked.next_ms);
+        c::MOSQ_ERR_SUCCESS
+    }
+
+    /// DISCONNECT, and CLIENT_OFFLINE of 2.1.
+    pub(super) fn disconnect(&self, event: &mut c::mosquitto_evt_disconnect) -> c_int {
+        let key = event.client.expose_provenance();
+        self.guarded("DISCONNECT", |bridge| {
+            bridge.gone(key, &|will| self.verdict(will))
+        });
+        c::MOSQ_ERR_SUCCESS
+    }
+
+    /// CONNECT of 2.1.
+    pub(super) fn connect(&self, event: &mut c::mosquitto_evt_disconnect) -> c_int {
+        let key = event.client.expose_provenance();
+        self.guarded("CONNECT", |bridge| {
+            bridge.connected(key, &|will| self.verdict(will))
+        });
+        c::MOSQ_ERR_SUCCESS
+    }
+
+    /// RELOAD. Always 0: anything else ends a 2.1 broker, and can drop the password and ACL files of a 2.0.
+    pub(super) fn reload(&self, _event: &mut c::mosquitto_evt_reload) -> c_int {
+        self.guarded("RELOAD", |bridge| {
+            bridge.reload();
+            if let Ok(mut wanted) = self.wanted.try_borrow_mut() {
+                *wanted = bridge.wanted();
+            }
+            bridge.drain_logs(|level, text| self.broker.log(level, text));
+        });
+        c::MOSQ_ERR_SUCCESS
+    }
+
+    /// The client of the event at hand.
+    fn client<'a>(&self, raw: *mut c::mosquitto) -> Option<Client<'a>> {
+        if raw.is_null() {
+            return None;
+        }
+        // SAFETY (all three): the client of the event at hand.
+        let (id, username, mqtt_version) = unsafe {
+            (
+                self.broker.client_id(raw),
+                self.broker.client_username(raw),
+                self.broker.client_version(raw),
+            )
+        };
+        Some(Client {
+            key: raw.expose_provenance(),
+            // The broker checks client ids; user names can come from a certificate, unchecked.
+            id: id.text().unwrap_or(""),
+            username: username.text(),
+            mqtt_version,
+        })
+    }
+
+    pub(super) fn register(&self, event: Event) -> c_int {
+        let userdata: *const Plugin = self;
+        let mut registrations = self.registrations.borrow_mut();
+        // SAFETY: this plugin outlives its registrations: `unload`, and a failed `load`, take them back first.
+        unsafe { registrations.add(&self.broker, event, userdata.cast_mut().cast::<c_void>()) }
+    }
+}

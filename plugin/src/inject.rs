@@ -1,0 +1,35 @@
+//! What the downlink needs of the broker: a trait, so that the draining can be tested without one.
+
+use protocol::message::Message;
+
+/// Takes messages into the broker.
+pub(crate) trait Injector {
+    /// Publishes `message` with `expiry_s` seconds left to live. After `Ok` the broker owns it.
+    fn inject(&self, message: &Message<'_>, expiry_s: Option<u32>) -> Result<(), InjectError>;
+}
+
+/// Why the broker did not take a message. None of these changes when it is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum InjectError {
+    /// A C string ends at a zero byte.
+    #[error("its {0} contains a zero byte")]
+    ZeroByte(&'static str),
+    /// The payload does not fit a C int, or the correlation data 65535 bytes.
+    #[error("it is larger than Mosquitto can take")]
+    TooLarge,
+    /// The broker's allocator refused.
+    #[error("Mosquitto is out of memory")]
+    OutOfMemory,
+    /// A property that Mosquitto does not take.
+    #[error("Mosquitto refused a property of it (code {0})")]
+    Property(i32),
+    /// `mosquitto_broker_publish` failed.
+    #[error("Mosquitto refused it (code {0})")]
+    Refused(i32),
+    /// Wildcards, or more than MQTT allows.
+    #[error("its topic is not one that a message can have")]
+    Topic,
+    /// Its expiry passed while it waited in the log.
+    #[error("it expired before it was delivered")]
+    Expired,
+}

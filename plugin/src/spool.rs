@@ -1,0 +1,87 @@
+//! The files that the plugin keeps in the spool directory beside the logs.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// A file or directory of the spool that could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "option `spool_dir`: can't {action} `{path}`: {source}; make it a directory that Mosquitto's user may write to, or name another"
+)]
+pub(crate) struct SpoolError {
+    action: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SpoolError {
+    move |source| SpoolError {
+        action,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// Makes the directory, for its owner alone, where it is not there.
+pub(crate) fn make_dir(dir: &Path) -> Result<(), SpoolError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(failed("make the directory", dir))
+}
+
+/// Replaces `options.conf`, whole or not at all: the sidecar may read it at any moment.
+pub(crate) fn write_options(dir: &Path, text: &str) -> Result<(), SpoolError> {
+    let path = dir.join("options.conf");
+    let fresh = dir.join("options.conf.new");
+    let write = || -> io::Result<()> {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&fresh)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&fresh, &path)?;
+        File::open(dir)?.sync_all()
+    };
+    write().map_err(failed("write", &path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn the_spool_is_for_its_owner_alone() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let dir = parent.path().join("a/b");
+        make_dir(&dir).expect("made");
+        write_options(&dir, "node_id x\n").expect("written");
+        write_options(&dir, "node_id y\n").expect("written again");
+        let mode = |path: &Path| path.metadata().expect("there").permissions().mode() & 0o777;
+        assert_eq!(mode(&dir), 0o700);
+        assert_eq!(mode(&dir.join("options.conf")), 0o600);
+        assert_eq!(
+            fs::read_to_string(dir.join("options.conf")).expect("read"),
+            "node_id y\n"
+        );
+        assert!(!dir.join("options.conf.new").exists());
+    }
+
+    #[test]
+    fn a_spool_that_cannot_be_made_is_named() {
+        let text = make_dir(Path::new("/proc/version/spool"))
+            .expect_err("not a directory")
+            .to_string();
+        assert!(
+            text.contains("spool_dir") && text.contains("/proc/version/spool"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,294 @@
+//! A message on its way up: which rules want it, and into the log with it.
+//!
+//! Runs on Mosquitto's thread inside MESSAGE. It allocates nothing (the buffers are reused; reading MQTT 5 properties
+//! is the exception, see `ffi::properties`) and makes no system call while the sidecar is awake: the clock is the
+//! vDSO's, the frame is encoded in place in the mapped log.
+
+use std::rc::Rc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use handoff::{AppendError, Counters, Writer};
+use protocol::config::SpoolFull;
+use protocol::counters as count;
+use protocol::message::{Message, Properties, PropertyBuffer, QoS, RuleIds};
+use protocol::rules::{RuleTable, TableError, UplinkRule};
+use protocol::trie::TopicTrie;
+
+use crate::events::Publish;
+use crate::wills::Will;
+
+/// Which rules want which topic. Immutable: a reload makes another.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    trie: TopicTrie<u32>,
+}
+
+/// Why no rules could be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WantedError {
+    /// The rule table in the spool.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// A filter; the configuration has checked it before.
+    #[error("the uplink rule `{0}` has a topic filter that can't be used")]
+    Filter(String),
+}
+
+impl Wanted {
+    /// Gives every rule its number in the spool's rule table, and sorts them by filter.
+    pub(crate) fn new(rules: &[UplinkRule], table: &mut RuleTable) -> Result<Wanted, WantedError> {
+        let mut trie = TopicTrie::new();
+        for rule in rules {
+            let id = table.id_of(&rule.text)?;
+            trie.insert(&rule.filter, id)
+                .map_err(|_| WantedError::Filter(rule.text.clone()))?;
+        }
+        Ok(Wanted { trie })
+    }
+
+    /// Whether any rule wants `topic`.
+    pub(crate) fn wants(&self, topic: &str) -> bool {
+        let mut wanted = false;
+        self.trie.matches(topic, |_| wanted = true);
+        wanted
+    }
+}
+
+/// What became of a message. Each but `NotWanted` is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// No rule wants it.
+    NotWanted,
+    /// It is in the log: the sender may get its acknowledgement.
+    Kept,
+    /// It is not, and its sender need not know.
+    Dropped,
+    /// It is not, and its sender must not get an acknowledgement.
+    Refused,
+}
+
+/// The way up.
+pub(crate) struct Uplink {
+    writer: Writer,
+    wanted: Rc<Wanted>,
+    policy: SpoolFull,
+    counters: Rc<Counters>,
+    ids: Vec<u32>,
+    properties: PropertyBuffer,
+    complaints: Complaints,
+}
+
+impl Uplink {
+    pub(crate) fn new(
+        writer: Writer,
+        wanted: Rc<Wanted>,
+        policy: SpoolFull,
+        counters: Rc<Counters>,
+    ) -> Uplink {
+        Uplink {
+            writer,
+            wanted,
+            policy,
+            counters,
+            ids: Vec::with_capacity(64),
+            properties: PropertyBuffer::with_capacity(4096),
+            complaints: Complaints::default(),
+        }
+    }
+
+    /// The rules in use.
+    pub(crate) fn wanted(&self) -> Rc<Wanted> {
+        Rc::clone(&self.wanted)
+    }
+
+    /// Other rules from now on.
+    pub(crate) fn set_wanted(&mut self, wanted: Rc<Wanted>) {
+        self.wanted = wanted;
+    }
+
+    /// A publish, with its properties already read where that was done for its access check.
+    pub(crate) fn publish(
+        &mut self,
+        publish: &Publish<'_>,
+        read: Option<(&PropertyBuffer, Option<u32>)>,
+    ) -> Outcome {
+        if !self.collect(publish.topic) {
+            return Outcome::NotWanted;
+        }
+        let mut own = std::mem::take(&mut self.properties);
+        let (properties, expiry_s) = match read {
+            Some((buffer, expiry)) => (buffer.as_properties(), expiry),
+            None if publish.properties.is_empty() => (Properties::EMPTY, None),
+            None => {
+                let expiry = publish.properties.read_into(&mut own);
+                (own.as_properties(), expiry)
+            }
+        };
+        let message = Message {
+            topic: publish.topic,
+            payload: publish.payload,
+            qos: QoS::from_u8(publish.qos).unwrap_or(QoS::AtLeastOnce),
+            retain: publish.retain,
+            will: false,
+            mqtt_version: publish.client.mqtt_version,
+            client_id: publish.client.id,
+            username: publish.client.username,
+            received_at_ms: now_ms(),
+            expiry_s,
+            properties,
+            rules: RuleIds::EMPTY,
+        };
+        let outcome = self.append(message);
+        self.properties = own;
+        outcome
+    }
+
+    /// A will. Nobody waits for an acknowledgement of it: what can't be kept is counted as a drop.
+    pub(crate) fn will(&mut self, will: &Will) {
+        if !self.collect(will.topic()) {
+            return;
+        }
+        let client = will.client();
+        let message = Message {
+            topic: will.topic(),
+            payload: will.payload(),
+            qos: QoS::from_u8(will.qos()).unwrap_or(QoS::AtLeastOnce),
+            retain: will.retain(),
+            will: true,
+            mqtt_version: client.mqtt_version,
+            client_id: client.id,
+            username: client.username,
+            received_at_ms: now_ms(),
+            expiry_s: will.expiry_s(),
+            properties: will.properties().as_properties(),
+            rules: RuleIds::EMPTY,
+        };
+        if self.append(message) == Outcome::Kept {
+            self.counters.add(count::WILLS_APPENDED, 1);
+        }
+    }
+
+    /// Fills `ids` with the rules that want `topic`, each once and in order.
+    fn collect(&mut self, topic: &str) -> bool {
+        self.ids.clear();
+        let ids = &mut self.ids;
+        self.wanted.trie.matches(topic, |id| ids.push(*id));
+        if ids.len() > 1 {
+            // Two rules with the same text have the same number, and would send the message twice.
+            ids.sort_unstable();
+            ids.dedup();
+        }
+        !ids.is_empty()
+    }
+
+    fn append(&mut self, message: Message<'_>) -> Outcome {
+        // Taken out and put back, so that `message` borrows a local: an empty Vec costs no allocation.
+        let ids = std::mem::take(&mut self.ids);
+        let outcome = self.append_for(&Message {
+            rules: RuleIds::from_slice(&ids),
+            ..message
+        });
+        self.ids = ids;
+        outcome
+    }
+
+    fn append_for(&mut self, message: &Message<'_>) -> Outcome {
+        self.counters.add(count::UPLINK_MATCHED, 1);
+        let len = message.encoded_len();
+        let result = if len > self.writer.frame_len_max() {
+            Err(AppendError::TooLarge {
+                len,
+                max: self.writer.frame_len_max(),
+            })
+        } else {
+            self.writer
+                .append_with(len, |frame| message.encode_into(frame))
+        };
+        match result {
+            Ok(_) => {
+                self.counters.add(count::UPLINK_APPENDED, 1);
+                self.counters.add(count::UPLINK_BYTES, len as u64);
+                self.complaints.full = false;
+                Outcome::Kept
+            }
+            Err(error) => self.not_kept(message, &error),
+        }
+    }
+
+    /// Exactly one counter for each message that could not be kept.
+    fn not_kept(&mut self, message: &Message<'_>, error: &AppendError) -> Outcome {
+        let acknowledged = message.qos != QoS::AtMostOnce && !message.will;
+        let full = matches!(error, AppendError::Full | AppendError::NoSpace(_));
+        let (counter, outcome) = match (full, acknowledged) {
+            (true, true) if self.policy == SpoolFull::Drop => {
+                (count::UPLINK_DROPPED_FULL, Outcome::Dropped)
+            }
+            (true, true) => (count::UPLINK_REFUSED, Outcome::Refused),
+            (true, false) if message.qos == QoS::AtMostOnce => {
+                (count::UPLINK_DROPPED_QOS0_FULL, Outcome::Dropped)
+            }
+            (true, false) => (count::UPLINK_DROPPED_FULL, Outcome::Dropped),
+            (false, _) => {
+                let too_large = matches!(error, AppendError::TooLarge { .. });
+                let counter = if too_large {
+                    count::UPLINK_TOO_LARGE
+                } else {
+                    count::UPLINK_ERRORS
+                };
+                (
+                    counter,
+                    if acknowledged {
+                        Outcome::Refused
+                    } else {
+                        Outcome::Dropped
+                    },
+                )
+            }
+        };
+        self.counters.add(counter, 1);
+        self.complaints.about(message, error, full, outcome);
+        outcome
+    }
+
+    /// Syncs the log to the disk.
+    pub(crate) fn sync(&self) -> std::io::Result<()> {
+        self.writer.sync()
+    }
+}
+
+/// Says once that the spool is full, until it is not; says every other failure, with its message.
+#[derive(Default)]
+struct Complaints {
+    full: bool,
+}
+
+impl Complaints {
+    fn about(&mut self, message: &Message<'_>, error: &AppendError, full: bool, outcome: Outcome) {
+        if full && std::mem::replace(&mut self.full, true) {
+            return;
+        }
+        let what = if outcome == Outcome::Refused {
+            "refused"
+        } else {
+            "not bridged"
+        };
+        log::error!(
+            "a message of `{}` on `{}` was {what}: {error}{}",
+            message.client_id,
+            message.topic,
+            if full {
+                " (further ones are only counted until there is room)"
+            } else {
+                ""
+            }
+        );
+    }
+}
+
+/// Milliseconds of the Unix epoch, without a system call.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

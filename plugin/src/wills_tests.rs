@@ -1,0 +1,206 @@
+//! Each test is a sequence of callbacks as one of the brokers makes them.
+
+use super::*;
+use crate::ffi::properties::BorrowedProperties;
+
+const YES: Verdict<'static> = &|_| true;
+const NO: Verdict<'static> = &|_| false;
+
+struct Trace {
+    tracker: WillTracker,
+    wills: Vec<String>,
+}
+
+fn publish(key: usize, topic: &'static str) -> Publish<'static> {
+    Publish {
+        client: Client {
+            key,
+            id: "device",
+            username: None,
+            mqtt_version: 4,
+        },
+        topic,
+        payload: b"last words",
+        qos: 1,
+        retain: false,
+        properties: BorrowedProperties::NONE,
+    }
+}
+
+impl Trace {
+    fn new() -> Trace {
+        Trace {
+            tracker: WillTracker::new(),
+            wills: Vec::new(),
+        }
+    }
+
+    fn check_as(&mut self, key: usize, topic: &'static str, verdict: Verdict<'_>) -> &mut Self {
+        let wills = &mut self.wills;
+        let publish = publish(key, topic);
+        let allowed = verdict(&Will::default());
+        self.tracker
+            .on_write_check(&publish, || allowed, verdict, &mut |w| {
+                wills.push(w.topic().to_owned())
+            });
+        self
+    }
+
+    fn check(&mut self, key: usize, topic: &'static str) -> &mut Self {
+        self.check_as(key, topic, YES)
+    }
+
+    fn message(&mut self, key: usize, topic: &'static str) -> &mut Self {
+        let wills = &mut self.wills;
+        self.tracker
+            .on_message(&publish(key, topic), YES, &mut |w| {
+                wills.push(w.topic().to_owned())
+            });
+        self
+    }
+
+    fn gone_as(&mut self, key: usize, verdict: Verdict<'_>) -> &mut Self {
+        let wills = &mut self.wills;
+        self.tracker
+            .on_gone(key, verdict, &mut |w| wills.push(w.topic().to_owned()));
+        self
+    }
+
+    fn gone(&mut self, key: usize) -> &mut Self {
+        self.gone_as(key, YES)
+    }
+
+    fn tick(&mut self) -> &mut Self {
+        let wills = &mut self.wills;
+        self.tracker
+            .on_tick(YES, &mut |w| wills.push(w.topic().to_owned()));
+        self
+    }
+
+    fn cleanup(&mut self) -> &[String] {
+        let wills = &mut self.wills;
+        self.tracker
+            .on_cleanup(YES, &mut |w| wills.push(w.topic().to_owned()));
+        &self.wills
+    }
+}
+
+#[test]
+fn a_lost_connection_sends_its_will() {
+    let mut trace = Trace::new();
+    trace
+        .check(1, "t")
+        .message(1, "t")
+        .tick()
+        .gone(1)
+        .check(1, "will")
+        .tick();
+    assert_eq!(trace.wills, ["will"]);
+}
+
+#[test]
+fn a_clean_disconnect_sends_none() {
+    let mut trace = Trace::new();
+    trace.check(1, "t").message(1, "t").tick().gone(1).tick();
+    assert!(trace.cleanup().is_empty());
+}
+
+#[test]
+fn a_delayed_will_is_found_ticks_later() {
+    let mut trace = Trace::new();
+    trace
+        .gone(1)
+        .tick()
+        .tick()
+        .check(2, "t")
+        .message(2, "t")
+        .tick()
+        .check(1, "will")
+        .check(2, "t");
+    assert_eq!(trace.wills, ["will"]);
+}
+
+#[test]
+fn two_wills_in_a_row_are_both_found() {
+    let mut trace = Trace::new();
+    trace.gone(1).gone(2).check(1, "a").check(2, "b").tick();
+    assert_eq!(trace.wills, ["a", "b"]);
+}
+
+#[test]
+fn a_new_client_at_an_old_address_publishes_ordinarily() {
+    let mut trace = Trace::new();
+    trace
+        .gone(1)
+        .tick()
+        .check(1, "t")
+        .message(1, "t")
+        .tick()
+        .check(1, "t")
+        .message(1, "t")
+        .tick();
+    assert!(trace.cleanup().is_empty());
+}
+
+#[test]
+fn a_subscribe_shows_that_the_address_lives_again() {
+    let mut trace = Trace::new();
+    trace.gone(1).tick();
+    trace.tracker.on_alive(1);
+    trace.check(1, "refused").tick();
+    assert!(trace.cleanup().is_empty());
+}
+
+#[test]
+fn a_session_taken_over_sends_the_will_of_the_connected_client() {
+    let mut trace = Trace::new();
+    trace
+        .check(1, "t")
+        .message(1, "t")
+        .tick()
+        .check(1, "will")
+        .gone(1)
+        .tick();
+    assert_eq!(trace.wills, ["will"]);
+}
+
+#[test]
+fn a_will_that_others_deny_is_not_sent() {
+    let mut trace = Trace::new();
+    trace.gone(1).check_as(1, "denied", NO).tick();
+    trace.check(2, "denied").gone_as(2, NO).tick();
+    assert!(trace.cleanup().is_empty());
+}
+
+#[test]
+fn a_refused_publish_is_no_will_when_the_client_leaves_later() {
+    let mut trace = Trace::new();
+    trace.check(1, "refused").tick().gone(1).tick();
+    assert!(trace.cleanup().is_empty());
+}
+
+#[test]
+fn the_end_of_the_broker_sends_the_wills_of_connected_clients() {
+    let mut trace = Trace::new();
+    trace
+        .check(3, "refused before")
+        .tick()
+        .check(1, "a")
+        .check(2, "b");
+    assert_eq!(trace.cleanup(), ["a", "b"]);
+}
+
+#[test]
+fn a_message_longer_than_any_will_is_not_copied() {
+    let mut trace = Trace::new();
+    let long = vec![0; WILL_BYTES_MAX + 1];
+    let mut publish = publish(1, "t");
+    publish.payload = Box::leak(long.into_boxed_slice());
+    trace.gone(1);
+    trace
+        .tracker
+        .on_write_check(&publish, || true, YES, &mut |_| {
+            panic!("no will is that long")
+        });
+    assert!(trace.tick().cleanup().is_empty());
+}
