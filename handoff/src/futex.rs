@@ -31,17 +31,20 @@ impl Futex {
         self.word.load(order)
     }
 
-    pub(crate) fn store(&self, value: u32, order: Ordering) {
+    pub(crate) fn fetch_or(&self, bits: u32, order: Ordering) -> u32 {
         // The kernel compares the word under its own lock; the emulation has to do the same.
         #[cfg(loom)]
         let _held = self.lock.lock();
-        self.word.store(value, order);
+        self.word.fetch_or(bits, order)
     }
 
-    pub(crate) fn swap(&self, value: u32, order: Ordering) -> u32 {
+    /// Changes the word from `from` to `to`; false if it was something else.
+    pub(crate) fn replace(&self, from: u32, to: u32, order: Ordering) -> bool {
         #[cfg(loom)]
         let _held = self.lock.lock();
-        self.word.swap(value, order)
+        self.word
+            .compare_exchange(from, to, order, Ordering::Relaxed)
+            .is_ok()
     }
 
     /// Sleeps while the word is `expected`, until woken, interrupted or `timeout` has passed.

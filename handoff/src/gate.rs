@@ -8,6 +8,10 @@ use std::time::{Duration, Instant};
 use crate::futex::Futex;
 use crate::primitive::{AtomicBool, AtomicU64, Ordering, fence};
 
+/// Bit 0 of the word: somebody sleeps, or is about to. The bits above count the wake-ups: with the flag alone a second sleeper could set it again between a wake-up
+/// and the first one's call into the kernel, which would then sleep over it.
+const SLEEPING: u32 = 1;
+
 /// A position that only one side moves, and the word that the other side sleeps on. Both lie in one cache line, so that advancing touches one line.
 #[repr(C)]
 pub(crate) struct Gate {
@@ -62,8 +66,12 @@ impl Gate {
         // SeqCst: SYNC POINT with the fence in `wait_beyond`. Of two fences one is first: either the load below sees the sleeper's word, or the sleeper's
         // second look sees the position (or permit) stored before this fence. Release and Acquire alone would let both miss each other.
         fence(Ordering::SeqCst);
-        if self.sleepers.load(Ordering::Relaxed) != 0
-            && self.sleepers.swap(0, Ordering::Relaxed) != 0
+        let word = self.sleepers.load(Ordering::Relaxed);
+        // When the word has changed meanwhile, another thread is waking the same sleepers.
+        if word & SLEEPING != 0
+            && self
+                .sleepers
+                .replace(word, word.wrapping_add(1), Ordering::Relaxed)
         {
             self.sleepers.wake_all();
         }
@@ -94,14 +102,14 @@ impl Gate {
                     Some(left)
                 }
             };
-            self.sleepers.store(1, Ordering::Relaxed);
+            let expected = self.sleepers.fetch_or(SLEEPING, Ordering::Relaxed) | SLEEPING;
             // SeqCst: SYNC POINT with the fence in `wake_sleepers`.
             fence(Ordering::SeqCst);
             if self.position() > seen || permit.0.load(Ordering::Relaxed) {
                 continue;
             }
-            // A wake-up between the look and here has set the word to 0, and the wait returns at once.
-            self.sleepers.wait(1, left);
+            // A wake-up between the look and here has changed the word, and the wait returns at once.
+            self.sleepers.wait(expected, left);
         }
     }
 }

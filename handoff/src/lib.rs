@@ -65,3 +65,7 @@ pub mod fuzzing {
 /// Bytes since the log was created: where a frame starts, strictly growing, a multiple of 16.
 #[cfg(not(loom))]
 pub type Position = u64;
+
+#[cfg(all(loom, test))]
+#[allow(unsafe_code, clippy::undocumented_unsafe_blocks)]
+mod loom_tests;
