@@ -14,6 +14,7 @@
 mod acl;
 mod bridge;
 mod broker_conf;
+mod broker_version;
 mod downlink;
 mod events;
 #[allow(unsafe_code)]

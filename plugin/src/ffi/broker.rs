@@ -10,6 +10,7 @@ use super::bindings::library;
 use super::borrow::{CText, borrow_text};
 use super::c;
 use super::properties::OwnedProperties;
+use crate::broker_version;
 use crate::events::BrokerVersion;
 use crate::inject::{InjectError, Injector};
 
@@ -67,19 +68,10 @@ impl Broker {
         })
     }
 
-    /// Version of the libmosquitto that is loaded, which the packages keep equal to the broker's.
-    pub(crate) fn version() -> BrokerVersion {
-        let (mut major, mut minor, mut revision) = (0, 0, 0);
-        // SAFETY: three valid places to write to.
-        unsafe {
-            library::mosquitto_lib_version(&raw mut major, &raw mut minor, &raw mut revision)
-        };
-        let part = |value: c_int| u32::try_from(value).unwrap_or(0);
-        BrokerVersion {
-            major: part(major),
-            minor: part(minor),
-            revision: part(revision),
-        }
+    /// The broker's version: its own, else that of the libmosquitto that is loaded.
+    pub(crate) fn version(&self) -> BrokerVersion {
+        let address = self.symbols.mosquitto_callback_register as *const ();
+        broker_version::of_file_mapped_at(address.addr()).unwrap_or_else(library_version)
     }
 
     /// The broker's access check, if it is exported.
@@ -226,6 +218,18 @@ impl Broker {
         // SAFETY: the last byte of the block.
         unsafe { copy.cast::<u8>().add(bytes.len()).write(0) };
         Some(copy)
+    }
+}
+
+fn library_version() -> BrokerVersion {
+    let (mut major, mut minor, mut revision) = (0, 0, 0);
+    // SAFETY: three valid places to write to.
+    unsafe { library::mosquitto_lib_version(&raw mut major, &raw mut minor, &raw mut revision) };
+    let part = |value: c_int| u32::try_from(value).unwrap_or(0);
+    BrokerVersion {
+        major: part(major),
+        minor: part(minor),
+        revision: part(revision),
     }
 }
 

@@ -48,7 +48,7 @@ impl Plugin {
         let plugin_path = sys::own_path();
         let conf = BrokerConf::of_this_process(plugin_path.clone());
         let around = Surroundings {
-            version: Broker::version(),
+            version: broker.version(),
             is_2_1,
             conf,
             plugin: plugin_path,
