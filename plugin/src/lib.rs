@@ -26,6 +26,9 @@ mod reject;
 mod sidecar;
 mod spool;
 mod start;
+#[cfg(test)]
+#[allow(unsafe_code)]
+mod test_alloc;
 mod uplink;
 mod wake;
 mod wills;

@@ -292,3 +292,7 @@ pub(crate) fn now_ms() -> u64 {
         .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+#[path = "uplink_tests.rs"]
+mod tests;

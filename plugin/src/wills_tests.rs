@@ -204,3 +204,20 @@ fn a_message_longer_than_any_will_is_not_copied() {
         });
     assert!(trace.tick().cleanup().is_empty());
 }
+
+#[test]
+fn looking_at_publishes_allocates_nothing() {
+    use crate::test_alloc::allocations;
+    let mut tracker = WillTracker::new();
+    let mut run = |times: usize| {
+        for _ in 0..times {
+            let publish = publish(1, "sensors/temperature");
+            tracker.on_write_check(&publish, || true, YES, &mut |_| panic!("no will"));
+            tracker.on_message(&publish, YES, &mut |_| panic!("no will"));
+        }
+    };
+    run(1);
+    let before = allocations();
+    run(10_000);
+    assert_eq!(allocations() - before, 0);
+}

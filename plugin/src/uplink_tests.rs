@@ -1,0 +1,223 @@
+//! The log is real; what MESSAGE costs is counted.
+
+use handoff::{LogOptions, Reader, ReaderOptions};
+use protocol::message::Property;
+
+use super::*;
+use crate::events::Client;
+use crate::ffi::properties::BorrowedProperties;
+use crate::test_alloc::allocations;
+
+struct Setup {
+    dir: tempfile::TempDir,
+    uplink: Uplink,
+    counters: Rc<Counters>,
+}
+
+fn setup(rules: &[&str], policy: SpoolFull, options: &LogOptions) -> Setup {
+    let dir = tempfile::tempdir().expect("a directory");
+    let writer = Writer::open(&dir.path().join("uplink"), options).expect("a log");
+    let counters =
+        Rc::new(Counters::create(&dir.path().join("counters"), count::COUNT).expect("counters"));
+    let mut table = RuleTable::open(dir.path().join("rules.table")).expect("a table");
+    let rules: Vec<UplinkRule> = rules
+        .iter()
+        .map(|rule| UplinkRule::parse(rule).expect("a rule"))
+        .collect();
+    let wanted = Rc::new(Wanted::new(&rules, &mut table).expect("rules"));
+    let uplink = Uplink::new(writer, wanted, policy, Rc::clone(&counters));
+    Setup {
+        dir,
+        uplink,
+        counters,
+    }
+}
+
+fn small() -> LogOptions {
+    LogOptions {
+        segment_bytes: 64 << 10,
+        bytes_max: 256 << 10,
+        ..LogOptions::default()
+    }
+}
+
+fn publish<'a>(topic: &'a str, payload: &'a [u8], qos: u8) -> Publish<'a> {
+    Publish {
+        client: Client {
+            key: 1,
+            id: "device-1",
+            username: Some("user"),
+            mqtt_version: 4,
+        },
+        topic,
+        payload,
+        qos,
+        retain: true,
+        properties: BorrowedProperties::NONE,
+    }
+}
+
+/// Fills the log until a QoS 1 message is refused or dropped.
+fn fill(setup: &mut Setup) -> Outcome {
+    let payload = [7; 4096];
+    (0..10_000)
+        .map(|_| setup.uplink.publish(&publish("s/a", &payload, 1), None))
+        .find(|outcome| *outcome != Outcome::Kept)
+        .expect("the log is bounded")
+}
+
+#[test]
+fn a_message_arrives_in_the_log_as_it_was() {
+    let mut setup = setup(&["s/# TOPIC"], SpoolFull::Refuse, &small());
+    let mut properties = PropertyBuffer::new();
+    properties.push(&Property::User("k", "v")).expect("room");
+    let before = now_ms();
+    let outcome = setup.uplink.publish(
+        &publish("s/a", b"\0payload", 2),
+        Some((&properties, Some(9))),
+    );
+    assert_eq!(outcome, Outcome::Kept);
+    let mut reader = Reader::open(&setup.dir.path().join("uplink"), &ReaderOptions::default())
+        .expect("a reader");
+    let frame = reader.poll().expect("good").expect("there");
+    let message = Message::decode(frame.payload).expect("a message");
+    assert_eq!(
+        (message.topic, message.payload, message.qos),
+        ("s/a", &b"\0payload"[..], QoS::ExactlyOnce)
+    );
+    assert_eq!(
+        (message.client_id, message.username, message.mqtt_version),
+        ("device-1", Some("user"), 4)
+    );
+    assert!(message.retain && !message.will);
+    assert!((before..=now_ms()).contains(&message.received_at_ms));
+    assert_eq!(message.expiry_s, Some(9));
+    assert_eq!(
+        message.properties.iter().collect::<Vec<_>>(),
+        [Property::User("k", "v")]
+    );
+    assert_eq!(message.rules.len(), 1);
+}
+
+#[test]
+fn two_rules_on_one_topic_share_one_copy_and_a_rule_given_twice_counts_once() {
+    let mut setup = setup(&["s/# A", "s/+ B", "s/# A"], SpoolFull::Refuse, &small());
+    assert_eq!(
+        setup.uplink.publish(&publish("s/a", b"x", 0), None),
+        Outcome::Kept
+    );
+    assert_eq!(setup.counters.get(count::UPLINK_APPENDED), 1);
+    let mut reader = Reader::open(&setup.dir.path().join("uplink"), &ReaderOptions::default())
+        .expect("a reader");
+    let frame = reader.poll().expect("good").expect("there");
+    assert_eq!(
+        Message::decode(frame.payload)
+            .expect("a message")
+            .rules
+            .iter()
+            .count(),
+        2
+    );
+}
+
+#[test]
+fn what_no_rule_wants_is_let_through() {
+    let mut setup = setup(&["+/# A"], SpoolFull::Refuse, &small());
+    for topic in ["$SYS/x", "$other/x"] {
+        assert_eq!(
+            setup.uplink.publish(&publish(topic, b"x", 1), None),
+            Outcome::NotWanted,
+            "{topic}"
+        );
+    }
+    assert_eq!(setup.counters.get(count::UPLINK_MATCHED), 0);
+}
+
+#[test]
+fn a_full_spool_refuses_qos_1_and_drops_qos_0() {
+    let mut setup = setup(&["s/# A"], SpoolFull::Refuse, &small());
+    assert_eq!(fill(&mut setup), Outcome::Refused);
+    assert_eq!(
+        setup.uplink.publish(&publish("s/a", &[0; 4096], 2), None),
+        Outcome::Refused
+    );
+    assert_eq!(
+        setup.uplink.publish(&publish("s/a", &[0; 4096], 0), None),
+        Outcome::Dropped
+    );
+    assert_eq!(setup.counters.get(count::UPLINK_REFUSED), 2);
+    assert_eq!(setup.counters.get(count::UPLINK_DROPPED_QOS0_FULL), 1);
+    every_match_is_counted_once(&setup.counters);
+}
+
+#[test]
+fn a_full_spool_drops_all_when_that_is_asked_for() {
+    let mut setup = setup(&["s/# A"], SpoolFull::Drop, &small());
+    assert_eq!(fill(&mut setup), Outcome::Dropped);
+    assert_eq!(setup.counters.get(count::UPLINK_DROPPED_FULL), 1);
+    every_match_is_counted_once(&setup.counters);
+}
+
+#[test]
+fn a_message_larger_than_a_segment_gets_no_acknowledgement_under_either_policy() {
+    for policy in [SpoolFull::Refuse, SpoolFull::Drop] {
+        let mut setup = setup(&["s/# A"], policy, &small());
+        let payload = vec![0; 65 << 10];
+        assert_eq!(
+            setup.uplink.publish(&publish("s/a", &payload, 1), None),
+            Outcome::Refused
+        );
+        assert_eq!(
+            setup.uplink.publish(&publish("s/a", &payload, 0), None),
+            Outcome::Dropped
+        );
+        assert_eq!(setup.counters.get(count::UPLINK_TOO_LARGE), 2);
+        assert_eq!(
+            setup.uplink.publish(&publish("s/a", b"x", 1), None),
+            Outcome::Kept
+        );
+        every_match_is_counted_once(&setup.counters);
+    }
+}
+
+fn every_match_is_counted_once(counters: &Counters) {
+    let ends = [
+        count::UPLINK_APPENDED,
+        count::UPLINK_DROPPED_QOS0_FULL,
+        count::UPLINK_DROPPED_FULL,
+        count::UPLINK_REFUSED,
+        count::UPLINK_TOO_LARGE,
+        count::UPLINK_ERRORS,
+    ];
+    let sum: u64 = ends.iter().map(|counter| counters.get(*counter)).sum();
+    assert_eq!(counters.get(count::UPLINK_MATCHED), sum);
+}
+
+#[test]
+fn the_way_up_allocates_nothing() {
+    let rules: Vec<String> = (0..200).map(|n| format!("s/{n}/+ TOPIC{n}")).collect();
+    let mut rules: Vec<&str> = rules.iter().map(String::as_str).collect();
+    rules.extend(["s/# ALL", "s/+/deep A tag=%2 key=%c"]);
+    let mut setup = setup(&rules, SpoolFull::Refuse, &LogOptions::default());
+    let payload = [1; 128];
+    let mut run = |messages: usize| {
+        for _ in 0..messages {
+            assert_eq!(
+                setup
+                    .uplink
+                    .publish(&publish("s/7/deep", &payload, 1), None),
+                Outcome::Kept
+            );
+            assert_eq!(
+                setup
+                    .uplink
+                    .publish(&publish("elsewhere/7", &payload, 1), None),
+                Outcome::NotWanted
+            );
+        }
+    };
+    run(1); // the buffers reach their sizes
+    let before = allocations();
+    run(10_000);
+    assert_eq!(allocations() - before, 0);
+}
