@@ -9,8 +9,15 @@
 #![forbid(unsafe_code)]
 #![recursion_limit = "512"]
 
+mod answer;
 mod backbone;
+mod client;
+mod consumer;
+mod encode;
 mod error;
+mod heartbeat;
+mod link;
+mod route;
 
 use std::sync::Arc;
 
@@ -25,7 +32,5 @@ pub use error::Error;
 /// # Errors
 /// Only for settings that can never work.
 pub fn connect(settings: Settings) -> Result<Arc<dyn Backbone>, Error> {
-    Err(Error::Unavailable {
-        reason: format!("not implemented yet: {}", settings.namesrv),
-    })
+    Ok(Arc::new(client::RocketMq::new(settings)?))
 }

@@ -1,0 +1,115 @@
+//! What a response code of RocketMQ means for us.
+
+use rocketmq_protocol::RemotingCommand;
+use rocketmq_protocol::code::response_code::ResponseCode;
+
+use crate::Error;
+
+/// `Ok` for success, else what the code says about trying again.
+///
+/// The rule for codes that we don't know: RocketMQ was reached and did not say that the message is at fault, so
+/// a later retry may succeed.
+pub(crate) fn check(response: &RemotingCommand, topic: &str) -> Result<(), Error> {
+    let code = response.code();
+    if code == ResponseCode::Success.to_i32() {
+        return Ok(());
+    }
+    Err(error_of(
+        code,
+        response.remark().map_or("", |remark| remark.as_str()),
+        topic,
+    ))
+}
+
+pub(crate) fn error_of(code: i32, remark: &str, topic: &str) -> Error {
+    let reason = || {
+        if remark.is_empty() {
+            format!("response code {code}")
+        } else {
+            first_line(remark)
+        }
+    };
+    match ResponseCode::from(code) {
+        ResponseCode::SystemBusy | ResponseCode::FlowControl => Error::Busy { reason: reason() },
+        ResponseCode::TopicNotExist => Error::TopicMissing {
+            topic: topic.to_owned(),
+        },
+        ResponseCode::MessageIllegal
+        | ResponseCode::NoPermission
+        | ResponseCode::VersionNotSupported
+        | ResponseCode::RequestCodeNotSupported
+        | ResponseCode::InvalidParameter
+        | ResponseCode::IllegalOperation
+        | ResponseCode::LmqQuotaExceeded => Error::Refused {
+            code,
+            reason: reason(),
+        },
+        _ => Error::Unavailable {
+            reason: format!("{} (code {code})", reason()),
+        },
+    }
+}
+
+/// True for the codes with which a master says that it stored the messages, but not yet as safely as configured.
+pub(crate) fn is_stored_with_reservations(code: i32) -> bool {
+    matches!(
+        ResponseCode::from(code),
+        ResponseCode::FlushDiskTimeout
+            | ResponseCode::FlushSlaveTimeout
+            | ResponseCode::SlaveNotAvailable
+    )
+}
+
+/// Remarks may carry a Java stack trace.
+fn first_line(remark: &str) -> String {
+    remark
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take(300)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_tell_whether_a_retry_can_help() {
+        for (code, retryable) in [
+            (1, true),
+            (2, true),
+            (14, true),
+            (215, true),
+            (501, true),
+            (4711, true),
+            (13, false),
+            (16, false),
+        ] {
+            assert_eq!(
+                error_of(code, "", "T").is_retryable(),
+                retryable,
+                "code {code}"
+            );
+        }
+        assert_eq!(
+            error_of(17, "no", "T"),
+            Error::TopicMissing {
+                topic: "T".to_owned()
+            }
+        );
+    }
+
+    #[test]
+    fn a_stack_trace_is_cut_to_its_first_line() {
+        let error = error_of(13, "CODE: 13 too large\n\tat org.apache", "T");
+        assert_eq!(
+            error,
+            Error::Refused {
+                code: 13,
+                reason: "CODE: 13 too large".to_owned()
+            }
+        );
+    }
+}

@@ -1,0 +1,285 @@
+//! Reading: lite pull with assigned queues, offsets committed by our caller.
+//!
+//! ```text
+//! scout ── every few seconds: routes of the topics, new queues and where to start in them, heartbeats
+//!   └─ one fetcher per queue: long polls ──▶ one bounded channel ──▶ poll()
+//! ```
+//! This is not the library's own lite pull consumer: that one takes up to 19 s to shut down, fixes where to start
+//! per consumer and not per queue, and cannot read a message of 4 MiB.
+
+mod decode;
+mod fetch;
+mod offsets;
+mod scout;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::{AbortHandle, JoinSet};
+
+use crate::client::Cluster;
+use crate::link::lock;
+use crate::{Consumer, Error, Incoming, Queue, StartAt, Subscription};
+
+/// What may be read ahead of [`Consumer::poll`], in KiB of message bodies and properties.
+const AHEAD_KIB_MAX: u32 = 8 * 1024;
+/// What may be read ahead, in answers to pulls.
+const AHEAD_ANSWERS_MAX: usize = 256;
+
+/// The messages of one answer, and their share of what may be read ahead.
+struct Fetched {
+    messages: Vec<Incoming>,
+    _share: OwnedSemaphorePermit,
+}
+
+/// Shared by the reader, the scout and the fetchers.
+struct Shared {
+    cluster: Arc<Cluster>,
+    group: String,
+    interests: Vec<Subscription>,
+    start: StartAt,
+    /// (topic, broker) → where to read it.
+    readers: Mutex<HashMap<(String, String), String>>,
+    fetchers: Mutex<HashMap<Queue, Fetcher>>,
+    /// What fails at the moment, by what it is.
+    failures: Mutex<BTreeMap<String, Error>>,
+    /// Wakes the scout before its time.
+    hurry: Notify,
+    ahead: Arc<Semaphore>,
+    buffered: AtomicU64,
+}
+
+struct Fetcher {
+    task: AbortHandle,
+    progress: Arc<Progress>,
+}
+
+/// How far a fetcher is; -1 while unknown.
+struct Progress {
+    next: AtomicI64,
+    max: AtomicI64,
+}
+
+impl Shared {
+    fn fails(&self, what: &str, error: Error) {
+        let mut failures = lock(&self.failures);
+        if failures.get(what) != Some(&error) {
+            log::debug!("{what}: {error}");
+            failures.insert(what.to_owned(), error);
+        }
+    }
+
+    fn works(&self, what: &str) {
+        lock(&self.failures).remove(what);
+    }
+
+    fn reader_of(&self, queue: &Queue) -> Option<String> {
+        lock(&self.readers)
+            .get(&(queue.topic.clone(), queue.broker.clone()))
+            .cloned()
+    }
+}
+
+/// Several subscriptions of one topic become one: RocketMQ knows one expression per group and topic.
+pub(crate) fn merge(subscriptions: Vec<Subscription>) -> Vec<Subscription> {
+    let mut merged: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for subscription in subscriptions {
+        let tags = merged.entry(subscription.topic).or_default();
+        // Blanks around the bars would make a tag of its own that no message carries.
+        let parts = subscription
+            .tags
+            .split("||")
+            .map(|tag| tag.trim().to_owned());
+        tags.extend(parts.map(|tag| if tag.is_empty() { "*".to_owned() } else { tag }));
+    }
+    let join = |mut tags: Vec<String>| {
+        if tags.iter().any(|tag| tag == "*") {
+            return "*".to_owned();
+        }
+        tags.sort();
+        tags.dedup();
+        tags.join("||")
+    };
+    merged
+        .into_iter()
+        .map(|(topic, tags)| Subscription {
+            topic,
+            tags: join(tags),
+        })
+        .collect()
+}
+
+/// The reader's side.
+pub(crate) struct LitePull {
+    shared: Arc<Shared>,
+    incoming: mpsc::Receiver<Fetched>,
+    /// Of an answer that was larger than what the last poll asked for.
+    rest: VecDeque<Incoming>,
+    scout: AbortHandle,
+}
+
+impl LitePull {
+    pub(crate) fn start(
+        cluster: Arc<Cluster>,
+        group: &str,
+        interests: Vec<Subscription>,
+        start: StartAt,
+    ) -> LitePull {
+        let (outgoing, incoming) = mpsc::channel(AHEAD_ANSWERS_MAX);
+        let shared = Arc::new(Shared {
+            cluster,
+            group: group.to_owned(),
+            interests,
+            start,
+            readers: Mutex::default(),
+            fetchers: Mutex::default(),
+            failures: Mutex::default(),
+            hurry: Notify::new(),
+            ahead: Arc::new(Semaphore::new(AHEAD_KIB_MAX as usize)),
+            buffered: AtomicU64::new(0),
+        });
+        let scout = tokio::spawn(scout::run(Arc::clone(&shared), outgoing)).abort_handle();
+        LitePull {
+            shared,
+            incoming,
+            rest: VecDeque::new(),
+            scout,
+        }
+    }
+
+    fn take(&mut self, fetched: Fetched, max: usize, out: &mut Vec<Incoming>) {
+        self.shared
+            .buffered
+            .fetch_sub(fetched.messages.len() as u64, Ordering::Relaxed);
+        for message in fetched.messages {
+            if out.len() < max {
+                out.push(message)
+            } else {
+                self.rest.push_back(message)
+            }
+        }
+    }
+}
+
+impl Drop for LitePull {
+    fn drop(&mut self) {
+        self.scout.abort();
+        for fetcher in lock(&self.shared.fetchers).values() {
+            fetcher.task.abort();
+        }
+    }
+}
+
+#[async_trait]
+impl Consumer for LitePull {
+    async fn poll(&mut self, max: usize, timeout: Duration) -> Result<Vec<Incoming>, Error> {
+        let max = max.max(1);
+        let mut out = Vec::new();
+        while out.len() < max {
+            let Some(message) = self.rest.pop_front() else {
+                break;
+            };
+            out.push(message);
+        }
+        if out.is_empty() {
+            match tokio::time::timeout(timeout, self.incoming.recv()).await {
+                Ok(Some(fetched)) => self.take(fetched, max, &mut out),
+                Ok(None) => {
+                    return Err(Error::Unavailable {
+                        reason: "the reading has ended".to_owned(),
+                    });
+                }
+                Err(_) => {
+                    // Silence is only good news while nothing fails.
+                    return match lock(&self.shared.failures).values().next() {
+                        Some(error) => Err(error.clone()),
+                        None => Ok(out),
+                    };
+                }
+            }
+        }
+        while out.len() < max {
+            let Ok(fetched) = self.incoming.try_recv() else {
+                break;
+            };
+            self.take(fetched, max, &mut out);
+        }
+        Ok(out)
+    }
+
+    async fn commit(&mut self, offsets: &[(Queue, i64)]) -> Result<(), Error> {
+        if let [(queue, offset)] = offsets {
+            return offsets::commit(&self.shared, queue, *offset).await;
+        }
+        let mut commits = JoinSet::new();
+        for (queue, offset) in offsets.iter().cloned() {
+            let shared = Arc::clone(&self.shared);
+            commits.spawn(async move { offsets::commit(&shared, &queue, offset).await });
+        }
+        let mut outcome = Ok(());
+        while let Some(done) = commits.join_next().await {
+            match done {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => outcome = Err(error),
+                Err(error) => {
+                    outcome = Err(Error::Unavailable {
+                        reason: error.to_string(),
+                    })
+                }
+            }
+        }
+        outcome
+    }
+
+    async fn lag(&self) -> Option<u64> {
+        let fetchers = lock(&self.shared.fetchers);
+        if fetchers.is_empty() {
+            return None;
+        }
+        let mut lag = self.shared.buffered.load(Ordering::Relaxed) + self.rest.len() as u64;
+        for fetcher in fetchers.values() {
+            let next = fetcher.progress.next.load(Ordering::Relaxed);
+            let max = fetcher.progress.max.load(Ordering::Relaxed);
+            if max >= 0 {
+                lag += u64::try_from(max - next).unwrap_or(0);
+            }
+        }
+        Some(lag)
+    }
+
+    async fn close(self: Box<Self>) {
+        // Dropping ends the tasks; the long polls in flight are simply not waited for.
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subscriptions_of_one_topic_become_one_without_blanks() {
+        let subscription = |topic: &str, tags: &str| Subscription {
+            topic: topic.to_owned(),
+            tags: tags.to_owned(),
+        };
+        let merged = merge(vec![
+            subscription("A", "b || a"),
+            subscription("B", "x"),
+            subscription("A", "c"),
+            subscription("B", "*"),
+            subscription("C", ""),
+        ]);
+        assert_eq!(
+            merged,
+            [
+                subscription("A", "a||b||c"),
+                subscription("B", "*"),
+                subscription("C", "*")
+            ]
+        );
+    }
+}
