@@ -19,7 +19,10 @@
     unsafe_op_in_unsafe_fn
 )]
 pub(crate) mod bindings {
+    // As bindgen wrote them: `scripts/bindings --check` compares them byte by byte.
+    #[rustfmt::skip]
     pub(crate) mod broker;
+    #[rustfmt::skip]
     pub(crate) mod library;
 }
 pub(crate) mod borrow;

@@ -88,16 +88,24 @@ pub struct mosquitto_evt_reload {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of mosquitto_evt_reload"][::core::mem::size_of::<mosquitto_evt_reload>() - 56usize];
-    ["Alignment of mosquitto_evt_reload"][::core::mem::align_of::<mosquitto_evt_reload>() - 8usize];
-    ["Offset of field: mosquitto_evt_reload::future"]
-        [::core::mem::offset_of!(mosquitto_evt_reload, future) - 0usize];
-    ["Offset of field: mosquitto_evt_reload::options"]
-        [::core::mem::offset_of!(mosquitto_evt_reload, options) - 8usize];
-    ["Offset of field: mosquitto_evt_reload::option_count"]
-        [::core::mem::offset_of!(mosquitto_evt_reload, option_count) - 16usize];
-    ["Offset of field: mosquitto_evt_reload::future2"]
-        [::core::mem::offset_of!(mosquitto_evt_reload, future2) - 24usize];
+    [
+        "Size of mosquitto_evt_reload",
+    ][::core::mem::size_of::<mosquitto_evt_reload>() - 56usize];
+    [
+        "Alignment of mosquitto_evt_reload",
+    ][::core::mem::align_of::<mosquitto_evt_reload>() - 8usize];
+    [
+        "Offset of field: mosquitto_evt_reload::future",
+    ][::core::mem::offset_of!(mosquitto_evt_reload, future) - 0usize];
+    [
+        "Offset of field: mosquitto_evt_reload::options",
+    ][::core::mem::offset_of!(mosquitto_evt_reload, options) - 8usize];
+    [
+        "Offset of field: mosquitto_evt_reload::option_count",
+    ][::core::mem::offset_of!(mosquitto_evt_reload, option_count) - 16usize];
+    [
+        "Offset of field: mosquitto_evt_reload::future2",
+    ][::core::mem::offset_of!(mosquitto_evt_reload, future2) - 24usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -115,30 +123,42 @@ pub struct mosquitto_evt_acl_check {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of mosquitto_evt_acl_check"]
-        [::core::mem::size_of::<mosquitto_evt_acl_check>() - 88usize];
-    ["Alignment of mosquitto_evt_acl_check"]
-        [::core::mem::align_of::<mosquitto_evt_acl_check>() - 8usize];
-    ["Offset of field: mosquitto_evt_acl_check::future"]
-        [::core::mem::offset_of!(mosquitto_evt_acl_check, future) - 0usize];
-    ["Offset of field: mosquitto_evt_acl_check::client"]
-        [::core::mem::offset_of!(mosquitto_evt_acl_check, client) - 8usize];
-    ["Offset of field: mosquitto_evt_acl_check::topic"]
-        [::core::mem::offset_of!(mosquitto_evt_acl_check, topic) - 16usize];
-    ["Offset of field: mosquitto_evt_acl_check::payload"]
-        [::core::mem::offset_of!(mosquitto_evt_acl_check, payload) - 24usize];
-    ["Offset of field: mosquitto_evt_acl_check::properties"]
-        [::core::mem::offset_of!(mosquitto_evt_acl_check, properties) - 32usize];
-    ["Offset of field: mosquitto_evt_acl_check::access"]
-        [::core::mem::offset_of!(mosquitto_evt_acl_check, access) - 40usize];
-    ["Offset of field: mosquitto_evt_acl_check::payloadlen"]
-        [::core::mem::offset_of!(mosquitto_evt_acl_check, payloadlen) - 44usize];
-    ["Offset of field: mosquitto_evt_acl_check::qos"]
-        [::core::mem::offset_of!(mosquitto_evt_acl_check, qos) - 48usize];
-    ["Offset of field: mosquitto_evt_acl_check::retain"]
-        [::core::mem::offset_of!(mosquitto_evt_acl_check, retain) - 49usize];
-    ["Offset of field: mosquitto_evt_acl_check::future2"]
-        [::core::mem::offset_of!(mosquitto_evt_acl_check, future2) - 56usize];
+    [
+        "Size of mosquitto_evt_acl_check",
+    ][::core::mem::size_of::<mosquitto_evt_acl_check>() - 88usize];
+    [
+        "Alignment of mosquitto_evt_acl_check",
+    ][::core::mem::align_of::<mosquitto_evt_acl_check>() - 8usize];
+    [
+        "Offset of field: mosquitto_evt_acl_check::future",
+    ][::core::mem::offset_of!(mosquitto_evt_acl_check, future) - 0usize];
+    [
+        "Offset of field: mosquitto_evt_acl_check::client",
+    ][::core::mem::offset_of!(mosquitto_evt_acl_check, client) - 8usize];
+    [
+        "Offset of field: mosquitto_evt_acl_check::topic",
+    ][::core::mem::offset_of!(mosquitto_evt_acl_check, topic) - 16usize];
+    [
+        "Offset of field: mosquitto_evt_acl_check::payload",
+    ][::core::mem::offset_of!(mosquitto_evt_acl_check, payload) - 24usize];
+    [
+        "Offset of field: mosquitto_evt_acl_check::properties",
+    ][::core::mem::offset_of!(mosquitto_evt_acl_check, properties) - 32usize];
+    [
+        "Offset of field: mosquitto_evt_acl_check::access",
+    ][::core::mem::offset_of!(mosquitto_evt_acl_check, access) - 40usize];
+    [
+        "Offset of field: mosquitto_evt_acl_check::payloadlen",
+    ][::core::mem::offset_of!(mosquitto_evt_acl_check, payloadlen) - 44usize];
+    [
+        "Offset of field: mosquitto_evt_acl_check::qos",
+    ][::core::mem::offset_of!(mosquitto_evt_acl_check, qos) - 48usize];
+    [
+        "Offset of field: mosquitto_evt_acl_check::retain",
+    ][::core::mem::offset_of!(mosquitto_evt_acl_check, retain) - 49usize];
+    [
+        "Offset of field: mosquitto_evt_acl_check::future2",
+    ][::core::mem::offset_of!(mosquitto_evt_acl_check, future2) - 56usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -151,20 +171,27 @@ pub struct mosquitto_evt_basic_auth {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of mosquitto_evt_basic_auth"]
-        [::core::mem::size_of::<mosquitto_evt_basic_auth>() - 64usize];
-    ["Alignment of mosquitto_evt_basic_auth"]
-        [::core::mem::align_of::<mosquitto_evt_basic_auth>() - 8usize];
-    ["Offset of field: mosquitto_evt_basic_auth::future"]
-        [::core::mem::offset_of!(mosquitto_evt_basic_auth, future) - 0usize];
-    ["Offset of field: mosquitto_evt_basic_auth::client"]
-        [::core::mem::offset_of!(mosquitto_evt_basic_auth, client) - 8usize];
-    ["Offset of field: mosquitto_evt_basic_auth::username"]
-        [::core::mem::offset_of!(mosquitto_evt_basic_auth, username) - 16usize];
-    ["Offset of field: mosquitto_evt_basic_auth::password"]
-        [::core::mem::offset_of!(mosquitto_evt_basic_auth, password) - 24usize];
-    ["Offset of field: mosquitto_evt_basic_auth::future2"]
-        [::core::mem::offset_of!(mosquitto_evt_basic_auth, future2) - 32usize];
+    [
+        "Size of mosquitto_evt_basic_auth",
+    ][::core::mem::size_of::<mosquitto_evt_basic_auth>() - 64usize];
+    [
+        "Alignment of mosquitto_evt_basic_auth",
+    ][::core::mem::align_of::<mosquitto_evt_basic_auth>() - 8usize];
+    [
+        "Offset of field: mosquitto_evt_basic_auth::future",
+    ][::core::mem::offset_of!(mosquitto_evt_basic_auth, future) - 0usize];
+    [
+        "Offset of field: mosquitto_evt_basic_auth::client",
+    ][::core::mem::offset_of!(mosquitto_evt_basic_auth, client) - 8usize];
+    [
+        "Offset of field: mosquitto_evt_basic_auth::username",
+    ][::core::mem::offset_of!(mosquitto_evt_basic_auth, username) - 16usize];
+    [
+        "Offset of field: mosquitto_evt_basic_auth::password",
+    ][::core::mem::offset_of!(mosquitto_evt_basic_auth, password) - 24usize];
+    [
+        "Offset of field: mosquitto_evt_basic_auth::future2",
+    ][::core::mem::offset_of!(mosquitto_evt_basic_auth, future2) - 32usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -183,31 +210,45 @@ pub struct mosquitto_evt_message {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of mosquitto_evt_message"][::core::mem::size_of::<mosquitto_evt_message>() - 88usize];
-    ["Alignment of mosquitto_evt_message"]
-        [::core::mem::align_of::<mosquitto_evt_message>() - 8usize];
-    ["Offset of field: mosquitto_evt_message::future"]
-        [::core::mem::offset_of!(mosquitto_evt_message, future) - 0usize];
-    ["Offset of field: mosquitto_evt_message::client"]
-        [::core::mem::offset_of!(mosquitto_evt_message, client) - 8usize];
-    ["Offset of field: mosquitto_evt_message::topic"]
-        [::core::mem::offset_of!(mosquitto_evt_message, topic) - 16usize];
-    ["Offset of field: mosquitto_evt_message::payload"]
-        [::core::mem::offset_of!(mosquitto_evt_message, payload) - 24usize];
-    ["Offset of field: mosquitto_evt_message::properties"]
-        [::core::mem::offset_of!(mosquitto_evt_message, properties) - 32usize];
-    ["Offset of field: mosquitto_evt_message::reason_string"]
-        [::core::mem::offset_of!(mosquitto_evt_message, reason_string) - 40usize];
-    ["Offset of field: mosquitto_evt_message::payloadlen"]
-        [::core::mem::offset_of!(mosquitto_evt_message, payloadlen) - 48usize];
-    ["Offset of field: mosquitto_evt_message::qos"]
-        [::core::mem::offset_of!(mosquitto_evt_message, qos) - 52usize];
-    ["Offset of field: mosquitto_evt_message::reason_code"]
-        [::core::mem::offset_of!(mosquitto_evt_message, reason_code) - 53usize];
-    ["Offset of field: mosquitto_evt_message::retain"]
-        [::core::mem::offset_of!(mosquitto_evt_message, retain) - 54usize];
-    ["Offset of field: mosquitto_evt_message::future2"]
-        [::core::mem::offset_of!(mosquitto_evt_message, future2) - 56usize];
+    [
+        "Size of mosquitto_evt_message",
+    ][::core::mem::size_of::<mosquitto_evt_message>() - 88usize];
+    [
+        "Alignment of mosquitto_evt_message",
+    ][::core::mem::align_of::<mosquitto_evt_message>() - 8usize];
+    [
+        "Offset of field: mosquitto_evt_message::future",
+    ][::core::mem::offset_of!(mosquitto_evt_message, future) - 0usize];
+    [
+        "Offset of field: mosquitto_evt_message::client",
+    ][::core::mem::offset_of!(mosquitto_evt_message, client) - 8usize];
+    [
+        "Offset of field: mosquitto_evt_message::topic",
+    ][::core::mem::offset_of!(mosquitto_evt_message, topic) - 16usize];
+    [
+        "Offset of field: mosquitto_evt_message::payload",
+    ][::core::mem::offset_of!(mosquitto_evt_message, payload) - 24usize];
+    [
+        "Offset of field: mosquitto_evt_message::properties",
+    ][::core::mem::offset_of!(mosquitto_evt_message, properties) - 32usize];
+    [
+        "Offset of field: mosquitto_evt_message::reason_string",
+    ][::core::mem::offset_of!(mosquitto_evt_message, reason_string) - 40usize];
+    [
+        "Offset of field: mosquitto_evt_message::payloadlen",
+    ][::core::mem::offset_of!(mosquitto_evt_message, payloadlen) - 48usize];
+    [
+        "Offset of field: mosquitto_evt_message::qos",
+    ][::core::mem::offset_of!(mosquitto_evt_message, qos) - 52usize];
+    [
+        "Offset of field: mosquitto_evt_message::reason_code",
+    ][::core::mem::offset_of!(mosquitto_evt_message, reason_code) - 53usize];
+    [
+        "Offset of field: mosquitto_evt_message::retain",
+    ][::core::mem::offset_of!(mosquitto_evt_message, retain) - 54usize];
+    [
+        "Offset of field: mosquitto_evt_message::future2",
+    ][::core::mem::offset_of!(mosquitto_evt_message, future2) - 56usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -221,20 +262,30 @@ pub struct mosquitto_evt_tick {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of mosquitto_evt_tick"][::core::mem::size_of::<mosquitto_evt_tick>() - 72usize];
-    ["Alignment of mosquitto_evt_tick"][::core::mem::align_of::<mosquitto_evt_tick>() - 8usize];
-    ["Offset of field: mosquitto_evt_tick::future"]
-        [::core::mem::offset_of!(mosquitto_evt_tick, future) - 0usize];
-    ["Offset of field: mosquitto_evt_tick::now_ns"]
-        [::core::mem::offset_of!(mosquitto_evt_tick, now_ns) - 8usize];
-    ["Offset of field: mosquitto_evt_tick::next_ns"]
-        [::core::mem::offset_of!(mosquitto_evt_tick, next_ns) - 16usize];
-    ["Offset of field: mosquitto_evt_tick::now_s"]
-        [::core::mem::offset_of!(mosquitto_evt_tick, now_s) - 24usize];
-    ["Offset of field: mosquitto_evt_tick::next_s"]
-        [::core::mem::offset_of!(mosquitto_evt_tick, next_s) - 32usize];
-    ["Offset of field: mosquitto_evt_tick::future2"]
-        [::core::mem::offset_of!(mosquitto_evt_tick, future2) - 40usize];
+    [
+        "Size of mosquitto_evt_tick",
+    ][::core::mem::size_of::<mosquitto_evt_tick>() - 72usize];
+    [
+        "Alignment of mosquitto_evt_tick",
+    ][::core::mem::align_of::<mosquitto_evt_tick>() - 8usize];
+    [
+        "Offset of field: mosquitto_evt_tick::future",
+    ][::core::mem::offset_of!(mosquitto_evt_tick, future) - 0usize];
+    [
+        "Offset of field: mosquitto_evt_tick::now_ns",
+    ][::core::mem::offset_of!(mosquitto_evt_tick, now_ns) - 8usize];
+    [
+        "Offset of field: mosquitto_evt_tick::next_ns",
+    ][::core::mem::offset_of!(mosquitto_evt_tick, next_ns) - 16usize];
+    [
+        "Offset of field: mosquitto_evt_tick::now_s",
+    ][::core::mem::offset_of!(mosquitto_evt_tick, now_s) - 24usize];
+    [
+        "Offset of field: mosquitto_evt_tick::next_s",
+    ][::core::mem::offset_of!(mosquitto_evt_tick, next_s) - 32usize];
+    [
+        "Offset of field: mosquitto_evt_tick::future2",
+    ][::core::mem::offset_of!(mosquitto_evt_tick, future2) - 40usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -246,18 +297,24 @@ pub struct mosquitto_evt_disconnect {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of mosquitto_evt_disconnect"]
-        [::core::mem::size_of::<mosquitto_evt_disconnect>() - 56usize];
-    ["Alignment of mosquitto_evt_disconnect"]
-        [::core::mem::align_of::<mosquitto_evt_disconnect>() - 8usize];
-    ["Offset of field: mosquitto_evt_disconnect::future"]
-        [::core::mem::offset_of!(mosquitto_evt_disconnect, future) - 0usize];
-    ["Offset of field: mosquitto_evt_disconnect::client"]
-        [::core::mem::offset_of!(mosquitto_evt_disconnect, client) - 8usize];
-    ["Offset of field: mosquitto_evt_disconnect::reason"]
-        [::core::mem::offset_of!(mosquitto_evt_disconnect, reason) - 16usize];
-    ["Offset of field: mosquitto_evt_disconnect::future2"]
-        [::core::mem::offset_of!(mosquitto_evt_disconnect, future2) - 24usize];
+    [
+        "Size of mosquitto_evt_disconnect",
+    ][::core::mem::size_of::<mosquitto_evt_disconnect>() - 56usize];
+    [
+        "Alignment of mosquitto_evt_disconnect",
+    ][::core::mem::align_of::<mosquitto_evt_disconnect>() - 8usize];
+    [
+        "Offset of field: mosquitto_evt_disconnect::future",
+    ][::core::mem::offset_of!(mosquitto_evt_disconnect, future) - 0usize];
+    [
+        "Offset of field: mosquitto_evt_disconnect::client",
+    ][::core::mem::offset_of!(mosquitto_evt_disconnect, client) - 8usize];
+    [
+        "Offset of field: mosquitto_evt_disconnect::reason",
+    ][::core::mem::offset_of!(mosquitto_evt_disconnect, reason) - 16usize];
+    [
+        "Offset of field: mosquitto_evt_disconnect::future2",
+    ][::core::mem::offset_of!(mosquitto_evt_disconnect, future2) - 24usize];
 };
 pub type MOSQ_FUNC_generic_callback = ::core::option::Option<
     unsafe extern "C" fn(
@@ -281,9 +338,12 @@ pub struct mosquitto_opt {
 const _: () = {
     ["Size of mosquitto_opt"][::core::mem::size_of::<mosquitto_opt>() - 16usize];
     ["Alignment of mosquitto_opt"][::core::mem::align_of::<mosquitto_opt>() - 8usize];
-    ["Offset of field: mosquitto_opt::key"][::core::mem::offset_of!(mosquitto_opt, key) - 0usize];
-    ["Offset of field: mosquitto_opt::value"]
-        [::core::mem::offset_of!(mosquitto_opt, value) - 8usize];
+    [
+        "Offset of field: mosquitto_opt::key",
+    ][::core::mem::offset_of!(mosquitto_opt, key) - 0usize];
+    [
+        "Offset of field: mosquitto_opt::value",
+    ][::core::mem::offset_of!(mosquitto_opt, value) - 8usize];
 };
 pub const MQTT_PROP_PAYLOAD_FORMAT_INDICATOR: mqtt5_property = 1;
 pub const MQTT_PROP_MESSAGE_EXPIRY_INTERVAL: mqtt5_property = 2;
@@ -342,7 +402,9 @@ pub struct BrokerSymbols {
         name: *const ::core::ffi::c_char,
         value: *const ::core::ffi::c_char,
     ) -> ::core::ffi::c_int,
-    pub mosquitto_property_free_all: unsafe extern "C" fn(properties: *mut *mut mosquitto_property),
+    pub mosquitto_property_free_all: unsafe extern "C" fn(
+        properties: *mut *mut mosquitto_property,
+    ),
     pub mosquitto_callback_register: unsafe extern "C" fn(
         identifier: *mut mosquitto_plugin_id_t,
         event: ::core::ffi::c_int,
@@ -358,16 +420,23 @@ pub struct BrokerSymbols {
     ) -> ::core::ffi::c_int,
     pub mosquitto_free: unsafe extern "C" fn(mem: *mut ::core::ffi::c_void),
     pub mosquitto_malloc: unsafe extern "C" fn(size: usize) -> *mut ::core::ffi::c_void,
-    pub mosquitto_log_printf:
-        unsafe extern "C" fn(level: ::core::ffi::c_int, fmt: *const ::core::ffi::c_char, ...),
-    pub mosquitto_client_address:
-        unsafe extern "C" fn(client: *const mosquitto) -> *const ::core::ffi::c_char,
-    pub mosquitto_client_id:
-        unsafe extern "C" fn(client: *const mosquitto) -> *const ::core::ffi::c_char,
-    pub mosquitto_client_protocol_version:
-        unsafe extern "C" fn(client: *const mosquitto) -> ::core::ffi::c_int,
-    pub mosquitto_client_username:
-        unsafe extern "C" fn(client: *const mosquitto) -> *const ::core::ffi::c_char,
+    pub mosquitto_log_printf: unsafe extern "C" fn(
+        level: ::core::ffi::c_int,
+        fmt: *const ::core::ffi::c_char,
+        ...
+    ),
+    pub mosquitto_client_address: unsafe extern "C" fn(
+        client: *const mosquitto,
+    ) -> *const ::core::ffi::c_char,
+    pub mosquitto_client_id: unsafe extern "C" fn(
+        client: *const mosquitto,
+    ) -> *const ::core::ffi::c_char,
+    pub mosquitto_client_protocol_version: unsafe extern "C" fn(
+        client: *const mosquitto,
+    ) -> ::core::ffi::c_int,
+    pub mosquitto_client_username: unsafe extern "C" fn(
+        client: *const mosquitto,
+    ) -> *const ::core::ffi::c_char,
     pub mosquitto_broker_publish: unsafe extern "C" fn(
         clientid: *const ::core::ffi::c_char,
         topic: *const ::core::ffi::c_char,
@@ -417,11 +486,15 @@ impl BrokerSymbols {
             .map(|sym| *sym)?;
         let mosquitto_free = __library.get(b"mosquitto_free\0").map(|sym| *sym)?;
         let mosquitto_malloc = __library.get(b"mosquitto_malloc\0").map(|sym| *sym)?;
-        let mosquitto_log_printf = __library.get(b"mosquitto_log_printf\0").map(|sym| *sym)?;
+        let mosquitto_log_printf = __library
+            .get(b"mosquitto_log_printf\0")
+            .map(|sym| *sym)?;
         let mosquitto_client_address = __library
             .get(b"mosquitto_client_address\0")
             .map(|sym| *sym)?;
-        let mosquitto_client_id = __library.get(b"mosquitto_client_id\0").map(|sym| *sym)?;
+        let mosquitto_client_id = __library
+            .get(b"mosquitto_client_id\0")
+            .map(|sym| *sym)?;
         let mosquitto_client_protocol_version = __library
             .get(b"mosquitto_client_protocol_version\0")
             .map(|sym| *sym)?;
@@ -493,7 +566,10 @@ impl BrokerSymbols {
     ) -> ::core::ffi::c_int {
         (self.mosquitto_property_add_string_pair)(proplist, identifier, name, value)
     }
-    pub unsafe fn mosquitto_property_free_all(&self, properties: *mut *mut mosquitto_property) {
+    pub unsafe fn mosquitto_property_free_all(
+        &self,
+        properties: *mut *mut mosquitto_property,
+    ) {
         (self.mosquitto_property_free_all)(properties)
     }
     pub unsafe fn mosquitto_callback_register(
@@ -504,7 +580,14 @@ impl BrokerSymbols {
         event_data: *const ::core::ffi::c_void,
         userdata: *mut ::core::ffi::c_void,
     ) -> ::core::ffi::c_int {
-        (self.mosquitto_callback_register)(identifier, event, cb_func, event_data, userdata)
+        (self
+            .mosquitto_callback_register)(
+            identifier,
+            event,
+            cb_func,
+            event_data,
+            userdata,
+        )
     }
     pub unsafe fn mosquitto_callback_unregister(
         &self,
@@ -555,8 +638,15 @@ impl BrokerSymbols {
         retain: bool,
         properties: *mut mosquitto_property,
     ) -> ::core::ffi::c_int {
-        (self.mosquitto_broker_publish)(
-            clientid, topic, payloadlen, payload, qos, retain, properties,
+        (self
+            .mosquitto_broker_publish)(
+            clientid,
+            topic,
+            payloadlen,
+            payload,
+            qos,
+            retain,
+            properties,
         )
     }
 }

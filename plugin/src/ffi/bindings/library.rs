@@ -10,8 +10,9 @@ unsafe extern "C" {
     ) -> ::core::ffi::c_int;
 }
 unsafe extern "C" {
-    pub fn mosquitto_property_identifier(property: *const mosquitto_property)
-    -> ::core::ffi::c_int;
+    pub fn mosquitto_property_identifier(
+        property: *const mosquitto_property,
+    ) -> ::core::ffi::c_int;
 }
 unsafe extern "C" {
     pub fn mosquitto_property_next(
