@@ -12,72 +12,72 @@ use serde::{Deserialize, Serialize};
 
 /// Counters of one uplink rule.
 #[derive(Debug, Default)]
-pub struct UpRule {
+pub(crate) struct UpRule {
     /// Messages taken from the hand-off log for this rule.
-    pub matched: AtomicU64,
+    pub(crate) matched: AtomicU64,
     /// Messages that RocketMQ has stored.
-    pub sent: AtomicU64,
+    pub(crate) sent: AtomicU64,
     /// Payload bytes of the messages in `sent`.
-    pub bytes: AtomicU64,
+    pub(crate) bytes: AtomicU64,
     /// Messages written to the dead letters.
-    pub dead: AtomicU64,
+    pub(crate) dead: AtomicU64,
     /// Batches that had to be sent again.
-    pub retries: AtomicU64,
+    pub(crate) retries: AtomicU64,
 }
 
 /// Counters of one downlink rule.
 #[derive(Debug, Default)]
-pub struct DownRule {
+pub(crate) struct DownRule {
     /// Messages that came from RocketMQ and match the rule.
-    pub received: AtomicU64,
+    pub(crate) received: AtomicU64,
     /// Messages written to the hand-off log for the plugin to inject.
-    pub handed_over: AtomicU64,
+    pub(crate) handed_over: AtomicU64,
     /// Payload bytes of the messages in `handed_over`.
-    pub bytes: AtomicU64,
+    pub(crate) bytes: AtomicU64,
     /// Messages written to the dead letters.
-    pub dead: AtomicU64,
+    pub(crate) dead: AtomicU64,
     /// Messages that this node had published itself on the same MQTT topic: its subscribers have them already.
-    pub own: AtomicU64,
+    pub(crate) own: AtomicU64,
     /// Messages whose expiry had passed before they were handed over.
-    pub expired: AtomicU64,
+    pub(crate) expired: AtomicU64,
     /// Properties with a value that could not be used; the rule's default was taken instead.
-    pub warnings: AtomicU64,
+    pub(crate) warnings: AtomicU64,
 }
 
 /// Everything the sidecar counts. Shared by all of its parts.
 #[derive(Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     started_ms: u64,
     up: RwLock<BTreeMap<String, Arc<UpRule>>>,
     down: RwLock<BTreeMap<String, Arc<DownRule>>>,
     /// State of the connection to RocketMQ.
-    pub rocketmq: Connection,
+    pub(crate) rocketmq: Connection,
     /// Stretches of the uplink log that failed their checksum and were skipped.
-    pub corrupt_frames: AtomicU64,
+    pub(crate) corrupt_frames: AtomicU64,
     /// Frames whose rule is not in `rules.table`, or that do not decode: dead letters without a rule.
-    pub unroutable: AtomicU64,
+    pub(crate) unroutable: AtomicU64,
     /// Messages from RocketMQ that were left out because an earlier run had handed them over already.
-    pub downlink_repeated: AtomicU64,
+    pub(crate) downlink_repeated: AtomicU64,
     /// Messages waiting in RocketMQ for this node; `u64::MAX` when unknown.
-    pub downlink_lag: AtomicU64,
+    pub(crate) downlink_lag: AtomicU64,
     /// Positions of the uplink log.
-    pub uplink_log: LogGauges,
+    pub(crate) uplink_log: LogGauges,
     /// Positions of the downlink log.
-    pub downlink_log: LogGauges,
+    pub(crate) downlink_log: LogGauges,
 }
 
 /// Where a hand-off log stands. All values in bytes.
 #[derive(Debug, Default)]
-pub struct LogGauges {
+pub(crate) struct LogGauges {
     /// Position behind the last frame.
-    pub end: AtomicU64,
+    pub(crate) end: AtomicU64,
     /// Everything before this position is done with.
-    pub released: AtomicU64,
+    pub(crate) released: AtomicU64,
 }
 
 impl LogGauges {
     /// Records both positions.
-    pub fn set(&self, released: u64, end: u64) {
+    pub(crate) fn set(&self, released: u64, end: u64) {
         self.released.store(released, Relaxed);
         self.end.store(end, Relaxed);
     }
@@ -111,17 +111,17 @@ impl Default for Metrics {
 
 impl Metrics {
     /// The counters of the uplink rule with this text; they live as long as the process. Not for every message: keep the `Arc`.
-    pub fn up_rule(&self, text: &str) -> Arc<UpRule> {
+    pub(crate) fn up_rule(&self, text: &str) -> Arc<UpRule> {
         entry(&self.up, text)
     }
 
     /// The counters of the downlink rule with this text.
-    pub fn down_rule(&self, text: &str) -> Arc<DownRule> {
+    pub(crate) fn down_rule(&self, text: &str) -> Arc<DownRule> {
         entry(&self.down, text)
     }
 
     /// All values at this moment. Counters are read one by one, so they may be apart by what happens meanwhile.
-    pub fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> Snapshot {
         let lag = self.downlink_lag.load(Relaxed);
         Snapshot {
             started_ms: self.started_ms,
@@ -171,7 +171,7 @@ fn rows<T, R>(map: &RwLock<BTreeMap<String, Arc<T>>>, row: impl Fn(String, &T) -
 
 /// Whether RocketMQ takes and gives messages, since when, and what it said last when it did not.
 #[derive(Debug, Default)]
-pub struct Connection {
+pub(crate) struct Connection {
     // Read for every batch, so that the mutex is only taken when something changes.
     is_up: AtomicBool,
     state: Mutex<ConnectionSnapshot>,
@@ -179,7 +179,7 @@ pub struct Connection {
 
 impl Connection {
     /// RocketMQ answered. Cheap when it was up before. True if it was not.
-    pub fn up(&self) -> bool {
+    pub(crate) fn up(&self) -> bool {
         if self.is_up.load(Relaxed) {
             return false;
         }
@@ -194,7 +194,7 @@ impl Connection {
     }
 
     /// RocketMQ did not answer, or answered that it can't. True if it had been up, or if this is the first word about it.
-    pub fn down(&self, reason: &str) -> bool {
+    pub(crate) fn down(&self, reason: &str) -> bool {
         let mut state = self.lock();
         let now = unix_ms();
         let changed = state.connected || state.since_ms == 0;
@@ -209,7 +209,7 @@ impl Connection {
     }
 
     /// The state at this moment.
-    pub fn snapshot(&self) -> ConnectionSnapshot {
+    pub(crate) fn snapshot(&self) -> ConnectionSnapshot {
         self.lock().clone()
     }
 
@@ -220,71 +220,71 @@ impl Connection {
 
 /// See [`Connection`]. Times are Unix milliseconds; `since_ms` is 0 while nothing is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConnectionSnapshot {
+pub(crate) struct ConnectionSnapshot {
     /// The last exchange with RocketMQ succeeded.
-    pub connected: bool,
+    pub(crate) connected: bool,
     /// When `connected` took its value.
-    pub since_ms: u64,
+    pub(crate) since_ms: u64,
     /// The last error, kept after it is over.
-    pub last_error: Option<String>,
+    pub(crate) last_error: Option<String>,
     /// When the last error was seen.
-    pub last_error_ms: Option<u64>,
+    pub(crate) last_error_ms: Option<u64>,
 }
 
 /// See [`Metrics`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the fields are those of Metrics")]
-pub struct Snapshot {
-    pub started_ms: u64,
-    pub uplink: Vec<UpRuleSnapshot>,
-    pub downlink: Vec<DownRuleSnapshot>,
-    pub rocketmq: ConnectionSnapshot,
-    pub corrupt_frames: u64,
-    pub unroutable: u64,
-    pub downlink_repeated: u64,
-    pub downlink_lag: Option<u64>,
-    pub uplink_log: LogSnapshot,
-    pub downlink_log: LogSnapshot,
+pub(crate) struct Snapshot {
+    pub(crate) started_ms: u64,
+    pub(crate) uplink: Vec<UpRuleSnapshot>,
+    pub(crate) downlink: Vec<DownRuleSnapshot>,
+    pub(crate) rocketmq: ConnectionSnapshot,
+    pub(crate) corrupt_frames: u64,
+    pub(crate) unroutable: u64,
+    pub(crate) downlink_repeated: u64,
+    pub(crate) downlink_lag: Option<u64>,
+    pub(crate) uplink_log: LogSnapshot,
+    pub(crate) downlink_log: LogSnapshot,
 }
 
 /// See [`LogGauges`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the fields are those of LogGauges")]
-pub struct LogSnapshot {
-    pub released: u64,
-    pub end: u64,
+pub(crate) struct LogSnapshot {
+    pub(crate) released: u64,
+    pub(crate) end: u64,
     /// `end - released`: frames with their headers and the gaps at the ends of segments.
-    pub waiting_bytes: u64,
+    pub(crate) waiting_bytes: u64,
 }
 
 /// See [`UpRule`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the fields are those of UpRule")]
-pub struct UpRuleSnapshot {
-    pub rule: String,
-    pub matched: u64,
-    pub sent: u64,
-    pub bytes: u64,
-    pub dead: u64,
-    pub retries: u64,
+pub(crate) struct UpRuleSnapshot {
+    pub(crate) rule: String,
+    pub(crate) matched: u64,
+    pub(crate) sent: u64,
+    pub(crate) bytes: u64,
+    pub(crate) dead: u64,
+    pub(crate) retries: u64,
 }
 
 /// See [`DownRule`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the fields are those of DownRule")]
-pub struct DownRuleSnapshot {
-    pub rule: String,
-    pub received: u64,
-    pub handed_over: u64,
-    pub bytes: u64,
-    pub dead: u64,
-    pub own: u64,
-    pub expired: u64,
-    pub warnings: u64,
+pub(crate) struct DownRuleSnapshot {
+    pub(crate) rule: String,
+    pub(crate) received: u64,
+    pub(crate) handed_over: u64,
+    pub(crate) bytes: u64,
+    pub(crate) dead: u64,
+    pub(crate) own: u64,
+    pub(crate) expired: u64,
+    pub(crate) warnings: u64,
 }
 
 /// Unix time in milliseconds; 0 for a clock that stands before 1970.
-pub fn unix_ms() -> u64 {
+pub(crate) fn unix_ms() -> u64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

@@ -48,7 +48,8 @@ struct Record {
 
 impl Record {
     fn text(&self) -> Vec<u8> {
-        let [next, committed, stored] = [self.next_offset, self.committed, self.stored_at_ms].map(|n| n.max(0));
+        let [next, committed, stored] =
+            [self.next_offset, self.committed, self.stored_at_ms].map(|n| n.max(0));
         let text = format!("{next:020} {committed:020} {stored:020}").into_bytes();
         debug_assert_eq!(text.len(), RECORD_LEN);
         text
@@ -67,10 +68,20 @@ impl HandedOver {
             Err(error) => return Err(error),
         };
         let temporary = path.with_extension("offsets.new");
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
         file.write_all_at(header.as_bytes(), 0)?;
         let end = header.len() as u64;
-        let mut this = HandedOver { file, queues: HashMap::new(), end };
+        let mut this = HandedOver {
+            file,
+            queues: HashMap::new(),
+            end,
+        };
         for (queue, record) in old {
             this.append(&queue, record)?;
         }
@@ -81,15 +92,29 @@ impl HandedOver {
     /// The message was handed over by an earlier run, or before the consumer was opened again.
     pub(crate) fn contains(&self, queue: &Queue, offset: i64, stored_at_ms: i64) -> bool {
         self.queues.get(queue).is_some_and(|record| {
-            (record.committed..record.next_offset).contains(&offset) && stored_at_ms <= record.stored_at_ms
+            (record.committed..record.next_offset).contains(&offset)
+                && stored_at_ms <= record.stored_at_ms
         })
     }
 
     /// The message's frames are in the log. Costs one `pwrite`.
-    pub(crate) fn record(&mut self, queue: &Queue, offset: i64, stored_at_ms: i64) -> io::Result<()> {
+    pub(crate) fn record(
+        &mut self,
+        queue: &Queue,
+        offset: i64,
+        stored_at_ms: i64,
+    ) -> io::Result<()> {
         let next_offset = offset.saturating_add(1);
         let Some(record) = self.queues.get_mut(queue) else {
-            return self.append(queue, Record { at: 0, next_offset, committed: 0, stored_at_ms });
+            return self.append(
+                queue,
+                Record {
+                    at: 0,
+                    next_offset,
+                    committed: 0,
+                    stored_at_ms,
+                },
+            );
         };
         if offset < record.committed {
             // Set back by an operator, or the topic was made anew and its offsets began again.
@@ -110,9 +135,14 @@ impl HandedOver {
     }
 
     fn append(&mut self, queue: &Queue, record: Record) -> io::Result<()> {
-        let record = Record { at: self.end, ..record };
+        let record = Record {
+            at: self.end,
+            ..record
+        };
         let mut line = record.text();
-        line.extend_from_slice(format!(" {} {} {}\n", queue.id, queue.broker, queue.topic).as_bytes());
+        line.extend_from_slice(
+            format!(" {} {} {}\n", queue.id, queue.broker, queue.topic).as_bytes(),
+        );
         self.file.write_all_at(&line, self.end)?;
         self.end += line.len() as u64;
         self.queues.insert(queue.clone(), record);
@@ -141,14 +171,28 @@ fn parse_line(line: &str) -> Option<(Queue, Record)> {
     let id = fields.next()?.parse().ok()?;
     let broker = fields.next()?.to_owned();
     let topic = fields.next().filter(|topic| !topic.is_empty())?.to_owned();
-    Some((Queue { topic, broker, id }, Record { at: 0, next_offset, committed, stored_at_ms }))
+    Some((
+        Queue { topic, broker, id },
+        Record {
+            at: 0,
+            next_offset,
+            committed,
+            stored_at_ms,
+        },
+    ))
 }
 
 /// The id of this start of the machine; when it can't be read one of its own, so that nothing older is trusted.
 pub(crate) fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map(|id| id.trim().to_owned())
-        .unwrap_or_else(|_| format!("unknown-{}-{}", std::process::id(), crate::metrics::unix_ms()))
+        .unwrap_or_else(|_| {
+            format!(
+                "unknown-{}-{}",
+                std::process::id(),
+                crate::metrics::unix_ms()
+            )
+        })
 }
 
 #[cfg(test)]
@@ -156,7 +200,11 @@ mod tests {
     use super::*;
 
     fn queue(id: i32) -> Queue {
-        Queue { topic: "COMMANDS".into(), broker: "broker-a".into(), id }
+        Queue {
+            topic: "COMMANDS".into(),
+            broker: "broker-a".into(),
+            id,
+        }
     }
 
     #[test]
@@ -178,9 +226,19 @@ mod tests {
     #[test]
     fn nothing_is_trusted_after_a_restart_of_the_machine_or_with_another_log() {
         let dir = tempfile::tempdir().unwrap();
-        HandedOver::open(dir.path(), 7, "boot").unwrap().record(&queue(0), 4, 1).unwrap();
-        assert!(HandedOver::open(dir.path(), 7, "other boot").unwrap().is_empty());
-        HandedOver::open(dir.path(), 7, "boot").unwrap().record(&queue(0), 4, 1).unwrap();
+        HandedOver::open(dir.path(), 7, "boot")
+            .unwrap()
+            .record(&queue(0), 4, 1)
+            .unwrap();
+        assert!(
+            HandedOver::open(dir.path(), 7, "other boot")
+                .unwrap()
+                .is_empty()
+        );
+        HandedOver::open(dir.path(), 7, "boot")
+            .unwrap()
+            .record(&queue(0), 4, 1)
+            .unwrap();
         assert!(HandedOver::open(dir.path(), 8, "boot").unwrap().is_empty());
     }
 
@@ -201,8 +259,14 @@ mod tests {
         let mut table = HandedOver::open(dir.path(), 7, "boot").unwrap();
         table.record(&queue(0), 9, 1000).unwrap();
         table.committed(&queue(0), 8).unwrap();
-        assert!(table.contains(&queue(0), 8, 999), "in the log, not yet injected");
-        assert!(!table.contains(&queue(0), 3, 500), "was injected and is wanted again");
+        assert!(
+            table.contains(&queue(0), 8, 999),
+            "in the log, not yet injected"
+        );
+        assert!(
+            !table.contains(&queue(0), 3, 500),
+            "was injected and is wanted again"
+        );
         drop(table);
         let table = HandedOver::open(dir.path(), 7, "boot").unwrap();
         assert!(table.contains(&queue(0), 8, 999) && !table.contains(&queue(0), 7, 998));
@@ -211,7 +275,10 @@ mod tests {
     #[test]
     fn a_damaged_file_is_not_an_error_and_only_its_good_lines_count() {
         let dir = tempfile::tempdir().unwrap();
-        HandedOver::open(dir.path(), 7, "boot").unwrap().record(&queue(0), 4, 1).unwrap();
+        HandedOver::open(dir.path(), 7, "boot")
+            .unwrap()
+            .record(&queue(0), 4, 1)
+            .unwrap();
         let path = dir.path().join("downlink.offsets");
         let mut bytes = std::fs::read(&path).unwrap();
         bytes.extend_from_slice(b"\xff\xfe nonsense\n12 x\n");

@@ -25,13 +25,24 @@ struct Entry {
 impl InFlight {
     /// Everything of `queue` below `next_offset` is dealt with as soon as the plugin has released `position`.
     pub(crate) fn push(&mut self, queue: &Queue, next_offset: i64, position: u64) {
-        debug_assert!(self.entries.back().is_none_or(|last| last.position <= position));
-        self.entries.push_back(Entry { position, queue: queue.clone(), next_offset });
+        debug_assert!(
+            self.entries
+                .back()
+                .is_none_or(|last| last.position <= position)
+        );
+        self.entries.push_back(Entry {
+            position,
+            queue: queue.clone(),
+            next_offset,
+        });
     }
 
     /// The plugin has released everything before `released`.
     pub(crate) fn release(&mut self, released: u64) {
-        while let Some(entry) = self.entries.pop_front_if(|entry| entry.position <= released) {
+        while let Some(entry) = self
+            .entries
+            .pop_front_if(|entry| entry.position <= released)
+        {
             self.done.insert(entry.queue, entry.next_offset);
         }
     }
@@ -59,7 +70,11 @@ mod tests {
     use super::*;
 
     fn queue(id: i32) -> Queue {
-        Queue { topic: "T".into(), broker: "b".into(), id }
+        Queue {
+            topic: "T".into(),
+            broker: "b".into(),
+            id,
+        }
     }
 
     #[test]
@@ -105,7 +120,10 @@ mod tests {
         table.push(&queue(0), 5, 100);
         table.push(&queue(0), 6, 100);
         table.release(50);
-        assert!(table.take_done().is_empty(), "the frame before the skipped message is not injected yet");
+        assert!(
+            table.take_done().is_empty(),
+            "the frame before the skipped message is not injected yet"
+        );
         table.release(100);
         assert_eq!(table.take_done(), [(queue(0), 6)]);
     }

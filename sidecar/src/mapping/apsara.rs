@@ -19,7 +19,10 @@ struct Pair<'a> {
 /// The properties that this layout adds on the way up.
 pub(super) fn add(message: &Message<'_>, out: &mut Vec<(String, String)>) {
     let mut put = |name: &str, value: &str| out.push((name.to_owned(), escape(value).into_owned()));
-    let second = message.topic.find('/').map_or("", |at| &message.topic[at..]);
+    let second = message
+        .topic
+        .find('/')
+        .map_or("", |at| &message.topic[at..]);
     if !second.is_empty() {
         put(names::SECOND_TOPIC, second);
     }
@@ -29,7 +32,14 @@ pub(super) fn add(message: &Message<'_>, out: &mut Vec<(String, String)>) {
     let qos = message.qos.as_u8().to_string();
     put(names::QOS, &qos);
     put(names::QOS_ALT, &qos);
-    put(names::EMPTY, if message.payload.is_empty() { "true" } else { "false" });
+    put(
+        names::EMPTY,
+        if message.payload.is_empty() {
+            "true"
+        } else {
+            "false"
+        },
+    );
     if let Some(seconds) = message.expiry_s {
         put(names::EXPIRY, &seconds.to_string());
     }
@@ -37,7 +47,10 @@ pub(super) fn add(message: &Message<'_>, out: &mut Vec<(String, String)>) {
     for property in message.properties.iter() {
         match property {
             Property::ContentType(text) => put(names::CONTENT_TYPE, text),
-            Property::User(key, value) => pairs.push(Pair { key: key.into(), value: value.into() }),
+            Property::User(key, value) => pairs.push(Pair {
+                key: key.into(),
+                value: value.into(),
+            }),
             _ => {}
         }
     }
@@ -51,13 +64,20 @@ pub(super) fn add(message: &Message<'_>, out: &mut Vec<(String, String)>) {
 
 /// The client that a second topic addresses.
 pub(super) fn target(second_topic: &str) -> Option<&str> {
-    second_topic.strip_prefix(names::P2P).filter(|client| !client.is_empty())
+    second_topic
+        .strip_prefix(names::P2P)
+        .filter(|client| !client.is_empty())
 }
 
 /// Alibaba's form of the user properties.
 pub(super) fn user_properties(json: &str) -> Option<Vec<(String, String)>> {
     let pairs: Vec<Pair<'_>> = serde_json::from_str(json).ok()?;
-    Some(pairs.into_iter().map(|pair| (pair.key.into_owned(), pair.value.into_owned())).collect())
+    Some(
+        pairs
+            .into_iter()
+            .map(|pair| (pair.key.into_owned(), pair.value.into_owned()))
+            .collect(),
+    )
 }
 
 #[cfg(test)]
@@ -75,18 +95,38 @@ mod tests {
     fn user_properties_are_read_in_alibabas_form() {
         let json = r#"[{"key":"mQ","value":"test001"},{"key":"MQ","value":"test002"}]"#;
         let pairs = user_properties(json).unwrap();
-        assert_eq!(pairs, [("mQ".into(), "test001".into()), ("MQ".into(), "test002".into())]);
+        assert_eq!(
+            pairs,
+            [
+                ("mQ".into(), "test001".into()),
+                ("MQ".into(), "test002".into())
+            ]
+        );
         assert_eq!(user_properties("{}"), None);
     }
 
     #[test]
     fn deeper_levels_become_the_second_topic() {
         let mut out = Vec::new();
-        add(&Message { topic: "chat/room/1", client_id: "c", ..Message::default() }, &mut out);
+        add(
+            &Message {
+                topic: "chat/room/1",
+                client_id: "c",
+                ..Message::default()
+            },
+            &mut out,
+        );
         assert!(out.contains(&("mqttSecondTopic".into(), "/room/1".into())));
         assert!(out.contains(&("IS_EMPTY_MSG".into(), "true".into())));
         out.clear();
-        add(&Message { topic: "chat", payload: b"x", ..Message::default() }, &mut out);
+        add(
+            &Message {
+                topic: "chat",
+                payload: b"x",
+                ..Message::default()
+            },
+            &mut out,
+        );
         assert!(!out.iter().any(|(name, _)| name == "mqttSecondTopic"));
     }
 }

@@ -40,7 +40,8 @@ impl<'a> Facts<'a> {
         let mut facts = Facts::default();
         let mut theirs = Facts::default();
         for (name, value) in properties {
-            let known = facts.read_ours(name, value) || (layout == Layout::Apsara && theirs.read_apsara(name, value));
+            let known = facts.read_ours(name, value)
+                || (layout == Layout::Apsara && theirs.read_apsara(name, value));
             if !known {
                 facts.plain.push((name, value));
             }

@@ -4,17 +4,17 @@
 //! becomes a dead letter with that text as its reason.
 
 mod apsara;
-pub mod downlink;
+pub(crate) mod downlink;
 mod escape;
 mod facts;
 mod names;
 #[cfg(test)]
 mod tests;
-pub mod uplink;
+pub(crate) mod uplink;
 
 /// Why a message can't be mapped by a rule. Permanent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum MapError {
+pub(crate) enum MapError {
     /// A template asks for something that the message does not have.
     #[error("{what} of the rule can't be made: {missing}")]
     Template {
@@ -40,7 +40,9 @@ pub enum MapError {
         problem: String,
     },
     /// More properties than RocketMQ stores with a message.
-    #[error("topic, names and properties take {bytes} bytes as RocketMQ properties; at most {max} fit")]
+    #[error(
+        "topic, names and properties take {bytes} bytes as RocketMQ properties; at most {max} fit"
+    )]
     PropertiesTooLarge {
         /// Bytes needed.
         bytes: usize,

@@ -39,8 +39,19 @@ pub(crate) const USER_PREFIX: &str = "mqtt_user_";
 pub(crate) const TARGET_CLIENT: &str = "client_id";
 
 /// Properties that are about the publishing and stay off the way down: a subscriber doesn't get them as user properties.
-pub(crate) const BOOKKEEPING: &[&str] =
-    &[TOPIC, CLIENT_ID, USERNAME, QOS, RETAIN, RECEIVED_AT, ID, VERSION, WILL, EMPTY, EXPIRY];
+pub(crate) const BOOKKEEPING: &[&str] = &[
+    TOPIC,
+    CLIENT_ID,
+    USERNAME,
+    QOS,
+    RETAIN,
+    RECEIVED_AT,
+    ID,
+    VERSION,
+    WILL,
+    EMPTY,
+    EXPIRY,
+];
 
 /// Names of Alibaba's MQTT service and of Apache rocketmq-mqtt. Where the two differ, both are written and both are read.
 pub(crate) mod apsara {
@@ -68,8 +79,22 @@ pub(crate) mod apsara {
     pub(crate) const CONTENT_TYPE: &str = "mqtt5ContentType";
     /// What else they put on a message, and what a subscriber has no use for.
     pub(crate) const BOOKKEEPING: &[&str] = &[
-        SECOND_TOPIC, REAL_TOPIC, TOPIC, ORIGIN_TOPIC, CLIENT_ID, QOS, QOS_ALT, EMPTY, USER_PROPERTIES, EXPIRY, CONTENT_TYPE,
-        "cleansessionflag", "cleanSessionFlag", "retryTimes", "extData", "namespace",
+        SECOND_TOPIC,
+        REAL_TOPIC,
+        TOPIC,
+        ORIGIN_TOPIC,
+        CLIENT_ID,
+        QOS,
+        QOS_ALT,
+        EMPTY,
+        USER_PROPERTIES,
+        EXPIRY,
+        CONTENT_TYPE,
+        "cleansessionflag",
+        "cleanSessionFlag",
+        "retryTimes",
+        "extData",
+        "namespace",
     ];
     /// rocketmq-mqtt: the tag of every message; its consumers subscribe to it.
     pub(crate) const TAG: &str = "MQTT_COMMON";

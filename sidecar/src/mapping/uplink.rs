@@ -19,7 +19,7 @@ const EMPTY_BODY: &[u8] = &[0];
 /// # Errors
 /// When the rule's topic can't be made out of this message, or when its properties don't fit. Tag, key and further properties
 /// whose template lacks something are left out; an ordering key that lacks something is the client id.
-pub fn map(
+pub(crate) fn map(
     message: &Message<'_>,
     rule: &UplinkRule,
     layout: Layout,
@@ -41,15 +41,29 @@ pub fn map(
     } else {
         Bytes::copy_from_slice(message.payload)
     };
-    Ok((topic, order, Outgoing { body, tag, keys, properties }))
+    Ok((
+        topic,
+        order,
+        Outgoing {
+            body,
+            tag,
+            keys,
+            properties,
+        },
+    ))
 }
 
 fn rocketmq_topic(rule: &UplinkRule, values: &Values<'_>) -> Result<String, MapError> {
-    let topic = render(&rule.topic, values)
-        .map_err(|missing| MapError::Template { what: "topic", missing: missing.to_string() })?;
+    let topic = render(&rule.topic, values).map_err(|missing| MapError::Template {
+        what: "topic",
+        missing: missing.to_string(),
+    })?;
     match protocol::rules::rocketmq_name::validate_topic(&topic) {
         Ok(()) => Ok(topic),
-        Err(problem) => Err(MapError::RocketmqTopic { topic: super::shorten(&topic), problem: problem.problem }),
+        Err(problem) => Err(MapError::RocketmqTopic {
+            topic: super::shorten(&topic),
+            problem: problem.problem,
+        }),
     }
 }
 
@@ -74,19 +88,36 @@ fn properties(
             out.push((name.clone(), escape(&text).into_owned()));
         }
     }
-    let size = |pairs: &[(String, String)]| pairs.iter().map(|(k, v)| k.len() + v.len() + 2).sum::<usize>();
+    let size = |pairs: &[(String, String)]| {
+        pairs
+            .iter()
+            .map(|(k, v)| k.len() + v.len() + 2)
+            .sum::<usize>()
+    };
     let (bytes, optional) = (size(&out), size(&singles));
     if bytes + optional <= PROPERTIES_BYTES_MAX {
-        let taken: Vec<_> = singles.into_iter().filter(|(name, _)| out.iter().all(|(other, _)| other != name)).collect();
+        let taken: Vec<_> = singles
+            .into_iter()
+            .filter(|(name, _)| out.iter().all(|(other, _)| other != name))
+            .collect();
         out.extend(taken);
-    } else if bytes > PROPERTIES_BYTES_MAX || !out.iter().any(|(name, _)| name == names::USER_PROPERTIES) {
-        return Err(MapError::PropertiesTooLarge { bytes: bytes + optional, max: PROPERTIES_BYTES_MAX });
+    } else if bytes > PROPERTIES_BYTES_MAX
+        || !out.iter().any(|(name, _)| name == names::USER_PROPERTIES)
+    {
+        return Err(MapError::PropertiesTooLarge {
+            bytes: bytes + optional,
+            max: PROPERTIES_BYTES_MAX,
+        });
     }
     // Else: all user properties are in the JSON array, and the single copies are what doesn't fit.
     Ok(out)
 }
 
-fn about_the_publish(message: &Message<'_>, identity: &Identity<'_>, out: &mut Vec<(String, String)>) {
+fn about_the_publish(
+    message: &Message<'_>,
+    identity: &Identity<'_>,
+    out: &mut Vec<(String, String)>,
+) {
     let mut put = |name: &str, value: &str| out.push((name.to_owned(), escape(value).into_owned()));
     put(names::TOPIC, message.topic);
     put(names::CLIENT_ID, message.client_id);
@@ -169,11 +200,20 @@ impl Lookup for Values<'_> {
             Variable::ClientId => self.0.client_id,
             Variable::Username => self.0.username?,
             Variable::Topic => self.0.topic,
-            Variable::Level(n) => self.0.topic.split('/').nth(usize::from(*n).checked_sub(1)?)?,
-            Variable::Property(name) => self.0.properties.iter().find_map(|property| match property {
-                Property::User(key, value) if key == name => Some(value),
-                _ => None,
-            })?,
+            Variable::Level(n) => self
+                .0
+                .topic
+                .split('/')
+                .nth(usize::from(*n).checked_sub(1)?)?,
+            Variable::Property(name) => {
+                self.0
+                    .properties
+                    .iter()
+                    .find_map(|property| match property {
+                        Property::User(key, value) if key == name => Some(value),
+                        _ => None,
+                    })?
+            }
             Variable::Key | Variable::Tag => return None,
         };
         Some(text.into())

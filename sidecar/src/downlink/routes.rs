@@ -1,0 +1,144 @@
+//! Which downlink rules want a message from RocketMQ.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use protocol::rules::DownlinkRule;
+use rocketmq::{Incoming, Subscription};
+
+use crate::metrics::{DownRule, Metrics};
+
+/// A rule with its counters.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) rule: DownlinkRule,
+    pub(crate) counters: Arc<DownRule>,
+}
+
+/// The downlink rules by RocketMQ topic.
+#[derive(Debug, Default)]
+pub(crate) struct Routes(BTreeMap<String, Vec<Arc<Route>>>);
+
+impl Routes {
+    pub(crate) fn new(rules: &[DownlinkRule], metrics: &Metrics) -> Routes {
+        let mut routes = Routes::default();
+        for rule in rules {
+            let route = Arc::new(Route {
+                rule: rule.clone(),
+                counters: metrics.down_rule(&rule.text),
+            });
+            routes.0.entry(rule.topic.clone()).or_default().push(route);
+        }
+        routes
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// One subscription a topic, with all the tags that any of its rules wants.
+    pub(crate) fn subscriptions(&self) -> Vec<Subscription> {
+        self.0
+            .iter()
+            .map(|(topic, routes)| Subscription {
+                topic: topic.clone(),
+                tags: tags_of(routes),
+            })
+            .collect()
+    }
+
+    /// The rules for a message, in the order of the configuration. RocketMQ filters by the hash of a tag and by the union of
+    /// all rules' tags, so the tag is compared here once more.
+    pub(crate) fn matching(&self, incoming: &Incoming) -> Vec<Arc<Route>> {
+        let tag = incoming.tag.as_deref();
+        let routes = self
+            .0
+            .get(&incoming.queue.topic)
+            .map_or(&[][..], Vec::as_slice);
+        let wants = |route: &&Arc<Route>| {
+            route
+                .rule
+                .tags
+                .as_ref()
+                .is_none_or(|tags| tags.matches(tag))
+        };
+        routes.iter().filter(wants).map(Arc::clone).collect()
+    }
+}
+
+fn tags_of(routes: &[Arc<Route>]) -> String {
+    if routes.iter().any(|route| route.rule.tags.is_none()) {
+        return "*".to_owned();
+    }
+    let tags: BTreeSet<&str> = routes
+        .iter()
+        .filter_map(|route| route.rule.tags.as_ref())
+        .flat_map(|tags| tags.iter())
+        .collect();
+    // Without blanks around the bars: with them RocketMQ's client silently receives nothing.
+    tags.into_iter().collect::<Vec<_>>().join("||")
+}
+
+#[cfg(test)]
+mod tests {
+    use rocketmq::Queue;
+
+    use super::*;
+
+    fn routes(rules: &[&str]) -> Routes {
+        let rules: Vec<_> = rules
+            .iter()
+            .map(|text| DownlinkRule::parse(text).unwrap())
+            .collect();
+        Routes::new(&rules, &Metrics::default())
+    }
+
+    fn message(topic: &str, tag: Option<&str>) -> Incoming {
+        Incoming {
+            queue: Queue {
+                topic: topic.into(),
+                broker: "b".into(),
+                id: 0,
+            },
+            offset: 0,
+            message_id: String::new(),
+            body: bytes::Bytes::new(),
+            tag: tag.map(str::to_owned),
+            keys: None,
+            properties: Vec::new(),
+            born_at_ms: 0,
+            stored_at_ms: 0,
+        }
+    }
+
+    #[test]
+    fn a_topic_is_subscribed_once_with_all_its_tags() {
+        let routes = routes(&["A x tags=Q||P", "A y tags=P || R", "B z", "B z2 tags=S"]);
+        let subscriptions: Vec<_> = routes
+            .subscriptions()
+            .into_iter()
+            .map(|s| (s.topic, s.tags))
+            .collect();
+        assert_eq!(
+            subscriptions,
+            [("A".into(), "P||Q||R".into()), ("B".into(), "*".into())]
+        );
+    }
+
+    #[test]
+    fn several_rules_may_want_a_message_and_tags_are_compared_exactly() {
+        let routes = routes(&["A x tags=P", "A y tags=P||R", "A all"]);
+        let texts = |tag| -> Vec<_> {
+            routes
+                .matching(&message("A", tag))
+                .iter()
+                .map(|route| route.rule.target.to_string())
+                .collect()
+        };
+        assert_eq!(texts(Some("P")), ["x", "y", "all"]);
+        assert_eq!(texts(Some("R")), ["y", "all"]);
+        assert_eq!(texts(Some("PR")), ["all"]);
+        assert_eq!(texts(None), ["all"]);
+        assert!(routes.matching(&message("C", None)).is_empty());
+    }
+}

@@ -1,0 +1,321 @@
+//! The downlink thread.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use handoff::AppendError;
+use protocol::config::{Config, StartFrom};
+use rocketmq::{Backbone, Consumer, Incoming, Queue, StartAt};
+use tokio::runtime::Handle;
+
+use super::handed_over::{HandedOver, boot_id};
+use super::in_flight::InFlight;
+use super::routes::{Route, Routes};
+use super::{Control, DeadLetter};
+use crate::mapping::downlink::{Context, Mapped, Outcome, map};
+use crate::metrics::{Metrics, unix_ms};
+
+/// Messages taken from RocketMQ's client at once.
+const BATCH: usize = 256;
+/// How long one poll may take: bounds how late a stop, a reload or a commit is seen.
+const POLL: Duration = Duration::from_millis(200);
+const COMMIT_EVERY: Duration = Duration::from_millis(200);
+const LAG_EVERY: Duration = Duration::from_secs(5);
+/// Pauses after failures: doubled up to the second.
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+/// How long a stop waits for the plugin to take what is in the log already.
+const LAST_RELEASES: Duration = Duration::from_millis(500);
+
+/// What became of a frame.
+#[derive(Debug, PartialEq, Eq)]
+enum Append {
+    Done,
+    /// It can never fit.
+    TooLarge(String),
+    /// The sidecar is ending; the frame is not in the log.
+    Stopped,
+}
+
+pub(super) struct Worker {
+    runtime: Handle,
+    config: Arc<Config>,
+    context: Context,
+    routes: Routes,
+    writer: handoff::Writer,
+    backbone: Arc<dyn Backbone>,
+    metrics: Arc<Metrics>,
+    dead: DeadLetter,
+    control: Arc<Control>,
+    table: HandedOver,
+    in_flight: InFlight,
+    last_commit: Instant,
+    last_lag: Option<Instant>,
+    retry: Duration,
+}
+
+impl Worker {
+    pub(super) fn new(
+        config: Arc<Config>,
+        writer: handoff::Writer,
+        backbone: Arc<dyn Backbone>,
+        metrics: Arc<Metrics>,
+        dead: DeadLetter,
+        control: Arc<Control>,
+        runtime: Handle,
+    ) -> io::Result<Worker> {
+        let table = HandedOver::open(&config.spool_dir, writer.epoch(), &boot_id())?;
+        let mut worker = Worker {
+            runtime,
+            context: Context {
+                node_id: config.node_id.clone(),
+                layout: config.layout,
+            },
+            routes: Routes::new(&config.downlink, &metrics),
+            config,
+            writer,
+            backbone,
+            metrics,
+            dead,
+            control,
+            table,
+            in_flight: InFlight::default(),
+            last_commit: Instant::now(),
+            last_lag: None,
+            retry: RETRY_FIRST,
+        };
+        worker.release();
+        Ok(worker)
+    }
+
+    pub(super) fn run(mut self) {
+        while !self.control.is_stopping() {
+            if let Some(config) = self.control.take_rules() {
+                self.routes = Routes::new(&config.downlink, &self.metrics);
+                self.config = config;
+            }
+            if self.routes.is_empty() {
+                self.release();
+                self.control.pause(POLL);
+                continue;
+            }
+            match self.subscribe() {
+                Ok(consumer) => self.session(consumer),
+                Err(error) => self.failed("can't subscribe", &error),
+            }
+        }
+    }
+
+    fn subscribe(&mut self) -> Result<Box<dyn Consumer>, rocketmq::Error> {
+        let start = match self.config.downlink_from {
+            StartFrom::Latest => StartAt::Latest,
+            StartFrom::Earliest => StartAt::Earliest,
+        };
+        let subscriptions = self.routes.subscriptions();
+        for subscription in &subscriptions {
+            log::info!(
+                "downlink: group {} reads {} (tags {})",
+                self.config.group,
+                subscription.topic,
+                subscription.tags
+            );
+        }
+        self.runtime.block_on(
+            self.backbone
+                .subscribe(&self.config.group, subscriptions, start),
+        )
+    }
+
+    /// Reads until the rules change or the sidecar ends.
+    fn session(&mut self, mut consumer: Box<dyn Consumer>) {
+        while !self.control.is_interrupted() {
+            let polled = self.runtime.block_on(consumer.poll(BATCH, POLL));
+            match polled {
+                Ok(batch) => {
+                    if !batch.is_empty() {
+                        self.answered();
+                        self.hand_over(&batch, consumer.as_mut());
+                    }
+                }
+                Err(error) => self.failed("can't read", &error),
+            }
+            self.commit(consumer.as_mut(), false);
+            self.ask_lag(consumer.as_ref());
+        }
+        if self.control.is_stopping() && !self.in_flight.is_empty() {
+            self.writer
+                .wait_for_release(self.writer.end().saturating_sub(1), LAST_RELEASES);
+        }
+        self.commit(consumer.as_mut(), true);
+        self.runtime.block_on(consumer.close());
+    }
+
+    fn answered(&mut self) {
+        self.retry = RETRY_FIRST;
+        if self.metrics.rocketmq.up() {
+            log::info!("RocketMQ is there");
+        }
+    }
+
+    fn failed(&mut self, what: &str, error: &rocketmq::Error) {
+        if self.metrics.rocketmq.down(&error.to_string()) {
+            log::warn!("downlink {what}: {error}; trying again");
+        }
+        self.control.pause(self.retry);
+        self.retry = (self.retry * 2).min(RETRY_MAX);
+    }
+
+    fn hand_over(&mut self, batch: &[Incoming], consumer: &mut dyn Consumer) {
+        let mut next: BTreeMap<&Queue, i64> = BTreeMap::new();
+        for incoming in batch {
+            if self
+                .table
+                .contains(&incoming.queue, incoming.offset, incoming.stored_at_ms)
+            {
+                self.metrics.downlink_repeated.fetch_add(1, Relaxed);
+            } else if !self.hand_over_one(incoming, consumer) {
+                break;
+            }
+            next.insert(&incoming.queue, incoming.offset + 1);
+        }
+        for (queue, offset) in next {
+            self.in_flight.push(queue, offset, self.writer.end());
+        }
+    }
+
+    /// False when the sidecar is ending and the message has to come again.
+    fn hand_over_one(&mut self, incoming: &Incoming, consumer: &mut dyn Consumer) -> bool {
+        for route in self.routes.matching(incoming) {
+            route.counters.received.fetch_add(1, Relaxed);
+            match map(incoming, &route.rule, &self.context, unix_ms()) {
+                Ok(Outcome::Own) => count(&route.counters.own),
+                Ok(Outcome::Expired) => count(&route.counters.expired),
+                Ok(Outcome::Deliver(mapped)) => {
+                    warn(&route, &mapped, incoming);
+                    match self.append(&mapped, consumer) {
+                        Append::Done => {
+                            count(&route.counters.handed_over);
+                            route
+                                .counters
+                                .bytes
+                                .fetch_add(mapped.message().payload.len() as u64, Relaxed);
+                        }
+                        Append::TooLarge(reason) => self.bury(incoming, &route, &reason),
+                        Append::Stopped => return false,
+                    }
+                }
+                Err(error) => self.bury(incoming, &route, &error.to_string()),
+            }
+        }
+        if let Err(error) =
+            self.table
+                .record(&incoming.queue, incoming.offset, incoming.stored_at_ms)
+        {
+            // Only a repetition after a crash is at stake, so the message goes on its way.
+            log::warn!("downlink.offsets can't be written: {error}");
+        }
+        true
+    }
+
+    fn bury(&mut self, incoming: &Incoming, route: &Route, reason: &str) {
+        count(&route.counters.dead);
+        (self.dead)(incoming, &route.rule.text, reason);
+    }
+
+    fn append(&mut self, mapped: &Mapped, consumer: &mut dyn Consumer) -> Append {
+        let message = mapped.message();
+        let len = message.encoded_len();
+        let mut is_said = false;
+        loop {
+            match self
+                .writer
+                .append_with(len, |frame| message.encode_into(frame))
+            {
+                Ok(_) => return Append::Done,
+                Err(AppendError::TooLarge { len, max }) => {
+                    return Append::TooLarge(format!(
+                        "{len} bytes do not fit into the downlink log: at most {max} do"
+                    ));
+                }
+                Err(AppendError::Full) => {
+                    self.writer.wait_for_room(len, POLL);
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut is_said, true) {
+                        log::error!(
+                            "downlink log: {error}; trying again each second, and reading nothing meanwhile"
+                        );
+                    }
+                    std::thread::sleep(POLL);
+                }
+            }
+            if self.control.is_stopping() {
+                return Append::Stopped;
+            }
+            self.commit(consumer, false);
+        }
+    }
+
+    fn release(&mut self) {
+        let (released, end) = (self.writer.released(), self.writer.end());
+        self.in_flight.release(released);
+        self.metrics.downlink_log.set(released, end);
+    }
+
+    /// Gives back to RocketMQ what the plugin is done with.
+    fn commit(&mut self, consumer: &mut dyn Consumer, now: bool) {
+        self.release();
+        if !now && self.last_commit.elapsed() < COMMIT_EVERY {
+            return;
+        }
+        self.last_commit = Instant::now();
+        let offsets = self.in_flight.take_done();
+        if offsets.is_empty() {
+            return;
+        }
+        if let Err(error) = self.runtime.block_on(consumer.commit(&offsets)) {
+            log::debug!(
+                "downlink: can't commit {} offsets yet: {error}",
+                offsets.len()
+            );
+            self.in_flight.put_back(offsets);
+            return;
+        }
+        for (queue, offset) in &offsets {
+            if let Err(error) = self.table.committed(queue, *offset) {
+                log::warn!("downlink.offsets can't be written: {error}");
+            }
+        }
+    }
+
+    fn ask_lag(&mut self, consumer: &dyn Consumer) {
+        if self.last_lag.is_none_or(|last| last.elapsed() >= LAG_EVERY) {
+            self.last_lag = Some(Instant::now());
+            let lag = self.runtime.block_on(consumer.lag());
+            self.metrics
+                .downlink_lag
+                .store(lag.unwrap_or(u64::MAX), Relaxed);
+        }
+    }
+}
+
+fn count(counter: &std::sync::atomic::AtomicU64) {
+    counter.fetch_add(1, Relaxed);
+}
+
+/// Counts the warnings and says the first, the second, the fourth …: a wrong producer must not fill the log.
+fn warn(route: &Route, mapped: &Mapped, incoming: &Incoming) {
+    for warning in &mapped.warnings {
+        let seen = route.counters.warnings.fetch_add(1, Relaxed) + 1;
+        if seen.is_power_of_two() {
+            log::warn!(
+                "downlink rule {:?}: message {}: {warning} ({seen} such so far)",
+                route.rule.text,
+                incoming.message_id
+            );
+        }
+    }
+}

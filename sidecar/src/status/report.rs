@@ -1,0 +1,109 @@
+//! What `GET /v1/status` says, and what `mosquitto-rocketmq status` shows. The names are stable.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::metrics::{ConnectionSnapshot, DownRuleSnapshot, UpRuleSnapshot};
+
+/// The state of one node.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Report {
+    /// Version of this program.
+    pub(crate) version: String,
+    /// The node.
+    pub(crate) node_id: String,
+    /// Whether a sidecar answered. Without one only the spool and the plugin's counters are known.
+    pub(crate) sidecar_running: bool,
+    /// The sidecar's process id.
+    pub(crate) pid: Option<u32>,
+    /// Seconds since the sidecar started.
+    pub(crate) uptime_s: Option<u64>,
+    /// The connection to RocketMQ.
+    pub(crate) rocketmq: Rocketmq,
+    /// Device → RocketMQ.
+    pub(crate) uplink: Uplink,
+    /// RocketMQ → device.
+    pub(crate) downlink: Downlink,
+    /// The plugin's counters by name; nothing when the plugin has not run on this spool.
+    pub(crate) plugin: Option<BTreeMap<String, u64>>,
+    /// How the broker is woken: `eventfd`, `pingreq`, or `unknown` before its first tick.
+    pub(crate) wake: String,
+    /// Mosquitto's version as the plugin saw it.
+    pub(crate) broker_version: Option<String>,
+}
+
+/// See [`Report`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Rocketmq {
+    /// Name servers.
+    pub(crate) namesrv: Vec<String>,
+    /// Consumer group of this node.
+    pub(crate) group: String,
+    /// Up or down, since when, and the last error.
+    #[serde(flatten)]
+    pub(crate) connection: ConnectionSnapshot,
+}
+
+/// See [`Report`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Uplink {
+    /// The hand-off log, which is the spool.
+    pub(crate) log: Option<Log>,
+    /// About how many messages wait in it: appended by the plugin and not yet done with. Nothing before the plugin has counted.
+    pub(crate) waiting_messages: Option<u64>,
+    /// Stretches of the log that failed their checksum.
+    pub(crate) corrupt_frames: u64,
+    /// Frames that are dead letters without a rule.
+    pub(crate) unroutable: u64,
+    /// The rules, those of earlier configurations too if messages of theirs came by.
+    pub(crate) rules: Vec<UpRule>,
+}
+
+/// See [`Report`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Downlink {
+    /// The hand-off log.
+    pub(crate) log: Option<Log>,
+    /// Messages that wait in RocketMQ for this node.
+    pub(crate) waiting_in_rocketmq: Option<u64>,
+    /// Messages left out because they had been handed over before a restart.
+    pub(crate) repeated: u64,
+    /// The rules.
+    pub(crate) rules: Vec<DownRule>,
+}
+
+/// A hand-off log, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Log {
+    /// Bytes on the disk.
+    pub(crate) used_bytes: u64,
+    /// Its bound; 0 when unknown.
+    pub(crate) bytes_max: u64,
+    /// Everything before this position is done with.
+    pub(crate) released: u64,
+    /// Position behind the last frame.
+    pub(crate) end: u64,
+    /// Bytes between the two: what waits.
+    pub(crate) waiting_bytes: u64,
+}
+
+/// An uplink rule.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct UpRule {
+    /// Its counters.
+    #[serde(flatten)]
+    pub(crate) counters: UpRuleSnapshot,
+    /// Sent per second in the last minute.
+    pub(crate) per_second: f64,
+}
+
+/// A downlink rule.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct DownRule {
+    /// Its counters.
+    #[serde(flatten)]
+    pub(crate) counters: DownRuleSnapshot,
+    /// Handed over per second in the last minute.
+    pub(crate) per_second: f64,
+}

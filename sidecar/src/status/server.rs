@@ -1,0 +1,240 @@
+//! The listeners.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header::CACHE_CONTROL;
+use axum::response::{Html, IntoResponse};
+use axum::routing::get;
+use axum::{Json, Router};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::task::JoinHandle;
+
+use super::rates::SAMPLE_EVERY;
+use super::{Source, page};
+
+/// Name of the socket in the spool.
+pub(crate) const SOCKET: &str = "sidecar.sock";
+
+/// Why the status can't be offered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ListenError {
+    /// An address that others than this machine can reach.
+    #[error(
+        "http_listen {0}: only loopback addresses (127.0.0.1 or [::1]) in this version, because nothing asks for a password there"
+    )]
+    NotLoopback(SocketAddr),
+    /// The address can't be listened on.
+    #[error("http_listen {address}: {source}; choose another port, or leave the option out")]
+    Tcp {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The socket in the spool can't be made.
+    #[error("{}: {source}", path.display())]
+    Unix {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The running listeners. They end when this is dropped.
+pub(crate) struct Servers {
+    tasks: Vec<JoinHandle<()>>,
+    socket: PathBuf,
+    /// Where TCP listens, with the port that the system chose for port 0.
+    pub(crate) tcp: Option<SocketAddr>,
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+        let _ = std::fs::remove_file(&self.socket);
+    }
+}
+
+impl Servers {
+    /// Listens on the socket in the spool and, when given, on a loopback address.
+    ///
+    /// # Errors
+    /// When one of them can't be listened on.
+    pub(crate) async fn start(
+        source: Arc<Source>,
+        spool_dir: &Path,
+        http_listen: Option<SocketAddr>,
+    ) -> Result<Servers, ListenError> {
+        let socket = spool_dir.join(SOCKET);
+        let router = router(Arc::clone(&source));
+        let mut servers = Servers {
+            tasks: Vec::new(),
+            socket: socket.clone(),
+            tcp: None,
+        };
+        let unix = listen_unix(&socket).map_err(|error| ListenError::Unix {
+            path: socket,
+            source: error,
+        })?;
+        let unix_router = router.clone();
+        servers.tasks.push(tokio::spawn(async move {
+            ended("the socket", axum::serve(unix, unix_router).await)
+        }));
+        if let Some(address) = http_listen {
+            if !address.ip().is_loopback() {
+                return Err(ListenError::NotLoopback(address));
+            }
+            let fail = |source| ListenError::Tcp { address, source };
+            let tcp = TcpListener::bind(address).await.map_err(fail)?;
+            servers.tcp = Some(tcp.local_addr().map_err(fail)?);
+            servers.tasks.push(tokio::spawn(async move {
+                ended("http_listen", axum::serve(tcp, router).await)
+            }));
+        }
+        servers.tasks.push(tokio::spawn(async move {
+            let mut every = tokio::time::interval(SAMPLE_EVERY);
+            loop {
+                every.tick().await;
+                source.sample();
+            }
+        }));
+        Ok(servers)
+    }
+}
+
+fn ended(what: &str, result: io::Result<()>) {
+    if let Err(error) = result {
+        log::error!("status on {what} ended: {error}");
+    }
+}
+
+fn listen_unix(path: &Path) -> io::Result<UnixListener> {
+    // The spool's lock is ours by now, so a socket that is there is a dead one's.
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    // The directory is 0700 already; this is for one that somebody opened up.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+fn router(source: Arc<Source>) -> Router {
+    Router::new()
+        .route(
+            "/",
+            get(|State(source): State<Arc<Source>>| async move {
+                (
+                    [(CACHE_CONTROL, "no-store")],
+                    Html(page::render(&source.report())),
+                )
+                    .into_response()
+            }),
+        )
+        .route(
+            "/v1/status",
+            get(|State(source): State<Arc<Source>>| async move {
+                ([(CACHE_CONTROL, "no-store")], Json(source.report())).into_response()
+            }),
+        )
+        .route("/healthz", get(|| async { "ok\n" }))
+        .with_state(source)
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::config::Config;
+
+    use super::*;
+    use crate::cli::http;
+    use crate::metrics::Metrics;
+    use crate::status::report::Report;
+
+    fn source(spool: &Path) -> Arc<Source> {
+        let spool = spool.display().to_string();
+        let options = [
+            ("namesrv", "127.0.0.1:9876"),
+            ("node_id", "edge-1"),
+            ("spool_dir", &spool),
+            ("uplink", "a/# A"),
+            ("downlink", "B b"),
+        ];
+        let config = Config::from_options(options.into_iter()).unwrap();
+        Arc::new(Source::new(Arc::new(config), Arc::new(Metrics::default())))
+    }
+
+    async fn fetch(spool: &Path, path: &'static str) -> (u16, String) {
+        let socket = spool.join(SOCKET);
+        tokio::task::spawn_blocking(move || http::get(&socket, path))
+            .await
+            .unwrap()
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_socket_is_private_and_answers() {
+        let dir = tempfile::tempdir().unwrap();
+        let servers = Servers::start(source(dir.path()), dir.path(), None)
+            .await
+            .unwrap();
+        let mode = std::fs::metadata(dir.path().join(SOCKET))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(
+            fetch(dir.path(), "/healthz").await,
+            (200, "ok\n".to_owned())
+        );
+        assert_eq!(fetch(dir.path(), "/nothing").await.0, 404);
+        let (_, json) = fetch(dir.path(), "/v1/status").await;
+        let report: Report = serde_json::from_str(&json).unwrap();
+        assert_eq!(report.node_id, "edge-1");
+        assert_eq!(
+            report.uplink.rules.len(),
+            1,
+            "a rule shows before its first message"
+        );
+        let (_, html) = fetch(dir.path(), "/").await;
+        assert!(html.contains("edge-1") && html.contains("a/# A"));
+        drop(servers);
+        assert!(!dir.path().join(SOCKET).exists());
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_a_killed_sidecar_left_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(std::os::unix::net::UnixListener::bind(dir.path().join(SOCKET)).unwrap());
+        let _servers = Servers::start(source(dir.path()), dir.path(), None)
+            .await
+            .unwrap();
+        assert_eq!(fetch(dir.path(), "/healthz").await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn only_loopback_is_listened_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let outside = Servers::start(
+            source(dir.path()),
+            dir.path(),
+            Some("0.0.0.0:0".parse().unwrap()),
+        )
+        .await;
+        assert!(matches!(outside.err(), Some(ListenError::NotLoopback(_))));
+        let inside = Servers::start(
+            source(dir.path()),
+            dir.path(),
+            Some("127.0.0.1:0".parse().unwrap()),
+        )
+        .await
+        .unwrap();
+        assert!(inside.tcp.is_some_and(|address| address.port() != 0));
+    }
+}
