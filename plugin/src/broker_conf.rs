@@ -120,7 +120,7 @@ mod tests {
             config_path(b"mosquitto\0-v\0--config-file\0a\0-c\0b\0"),
             Some("b".into())
         );
-        assert_eq!(config_path(b"mosquitto\0-p\01883\0"), None);
+        assert_eq!(config_path(b"mosquitto\0-p\0port\0"), None);
         assert_eq!(config_path(b"mosquitto\0-c\0"), None);
     }
 

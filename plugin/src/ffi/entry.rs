@@ -65,8 +65,8 @@ unsafe fn borrow_options<'a>(
     // SAFETY: as the caller promises.
     let options = unsafe { std::slice::from_raw_parts(options, count) };
     // What is not UTF-8 can't be right: the configuration will say which value is wrong.
-    // SAFETY: null or C strings.
     let text = |pointer: *mut std::ffi::c_char| {
+        // SAFETY: null or a C string, as the caller promises.
         unsafe { borrow_text(pointer) }.text().unwrap_or("\u{fffd}")
     };
     options

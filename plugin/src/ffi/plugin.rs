@@ -263,14 +263,12 @@ impl Plugin {
         if raw.is_null() {
             return None;
         }
-        // SAFETY (all three): the client of the event at hand.
-        let (id, username, mqtt_version) = unsafe {
-            (
-                self.broker.client_id(raw),
-                self.broker.client_username(raw),
-                self.broker.client_version(raw),
-            )
-        };
+        // SAFETY: the client of the event at hand.
+        let id = unsafe { self.broker.client_id(raw) };
+        // SAFETY: as above.
+        let username = unsafe { self.broker.client_username(raw) };
+        // SAFETY: as above.
+        let mqtt_version = unsafe { self.broker.client_version(raw) };
         Some(Client {
             key: raw.expose_provenance(),
             // The broker checks client ids; user names can come from a certificate, unchecked.

@@ -1,0 +1,166 @@
+//! From the log to the devices.
+
+use std::time::{Duration, Instant};
+
+use handoff::Writer;
+use protocol::counters as count;
+use protocol::message::{Message, Property, PropertyBuffer, QoS};
+
+use crate::client::{Client, Login};
+use crate::support::{Setup, Version, oldest, versions};
+
+fn append(writer: &mut Writer, message: &Message<'_>) {
+    writer
+        .append_with(message.encoded_len(), |frame| message.encode_into(frame))
+        .expect("room");
+}
+
+fn message<'a>(topic: &'a str, payload: &'a [u8]) -> Message<'a> {
+    Message {
+        topic,
+        payload,
+        qos: QoS::AtLeastOnce,
+        received_at_ms: u64::MAX,
+        ..Message::default()
+    }
+}
+
+#[test]
+fn messages_reach_subscribers_and_single_clients() {
+    for version in versions() {
+        let broker = Setup::new(&version).start();
+        let mut client = Client::connect(
+            &broker,
+            "one",
+            Login {
+                v5: true,
+                ..Login::default()
+            },
+        );
+        assert_eq!(client.subscribe("down/#"), 1);
+        let mut writer = broker.downlink();
+        let mut properties = PropertyBuffer::new();
+        properties.push(&Property::ContentType("t")).expect("room");
+        properties.push(&Property::User("k", "v")).expect("room");
+        let with = Message {
+            properties: properties.as_properties(),
+            expiry_s: Some(100),
+            ..message("down/a", b"1")
+        };
+        append(&mut writer, &with);
+        append(
+            &mut writer,
+            &Message {
+                client_id: "one",
+                ..message("not/subscribed", b"2")
+            },
+        );
+        append(
+            &mut writer,
+            &Message {
+                client_id: "nobody",
+                ..message("down/b", b"3")
+            },
+        );
+        append(&mut writer, &message("down/c", b""));
+        let (first, properties) = client.message();
+        assert_eq!(first, "down/a 1");
+        let has = |part: &[u8]| properties.windows(part.len()).any(|window| window == part);
+        assert!(
+            has(&[3, 0, 1, b't']) && has(&[38, 0, 1, b'k', 0, 1, b'v']),
+            "{properties:?}"
+        );
+        assert!(
+            has(&[2, 0, 0, 0, 100]) || has(&[2, 0, 0, 0, 99]),
+            "the expiry: {properties:?}"
+        );
+        assert_eq!(client.message().0, "not/subscribed 2");
+        assert_eq!(client.message().0, "down/c ", "{version:?}");
+        broker.wait_for_counter(count::DOWNLINK_INJECTED, 4);
+        crate::support::until("all is given back", || {
+            (writer.released() == writer.end()).then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_flood_is_drained_in_order() {
+    for version in versions() {
+        let mut setup = Setup::new(&version);
+        setup.option("downlink_per_tick", "16");
+        let broker = setup.start();
+        let mut client = Client::connect(&broker, "one", Login::default());
+        client.subscribe("down/#");
+        let mut writer = broker.downlink();
+        for n in 0..500 {
+            append(&mut writer, &message("down/n", n.to_string().as_bytes()));
+        }
+        for n in 0..500 {
+            assert_eq!(client.message().0, format!("down/n {n}"), "{version:?}");
+        }
+    }
+}
+
+#[test]
+fn what_can_never_be_delivered_does_not_stop_the_rest() {
+    let broker = Setup::new(&oldest()).start();
+    let mut client = Client::connect(&broker, "one", Login::default());
+    client.subscribe("down/#");
+    let mut writer = broker.downlink();
+    append(&mut writer, &message("down/+", b"a wildcard"));
+    writer.append(b"no message at all").expect("room");
+    append(&mut writer, &message("down/ok", b"1"));
+    assert_eq!(client.message().0, "down/ok 1");
+    assert_eq!(broker.counter(count::DOWNLINK_FAILED), 1);
+    assert_eq!(broker.counter(count::DOWNLINK_CORRUPT), 1);
+    broker.wait_for_log("a message for `down/+`");
+}
+
+/// The median time from the append to the subscriber, with the broker asleep before each.
+fn idle_latency(version: &Version, wake: &str, method: u64) -> Duration {
+    let mut setup = Setup::new(version);
+    setup.option("wake", wake);
+    let broker = setup.start();
+    assert_eq!(broker.counter(count::WAKEUP), method, "{version:?}");
+    let mut client = Client::connect(&broker, "one", Login::default());
+    client.subscribe("down/#");
+    let mut writer = broker.downlink();
+    append(&mut writer, &message("down/first", b""));
+    client.message();
+    let mut times: Vec<Duration> = (0..21)
+        .map(|n: u64| {
+            // Not a wait for anything: the broker is to fall asleep, at another phase of its 100 ms each time.
+            std::thread::sleep(Duration::from_millis(37 + n * 7));
+            let began = Instant::now();
+            append(&mut writer, &message("down/x", b"now"));
+            client.message();
+            began.elapsed()
+        })
+        .collect();
+    times.sort();
+    times[times.len() / 2]
+}
+
+#[test]
+fn a_sleeping_broker_is_woken_by_the_eventfd() {
+    for version in versions() {
+        let median = idle_latency(&version, "auto", 1);
+        println!("{}: eventfd {median:?}", version.name);
+        assert!(
+            median < Duration::from_millis(20),
+            "{version:?}: {median:?}"
+        );
+    }
+}
+
+#[test]
+fn a_sleeping_broker_is_woken_by_the_connection() {
+    for version in versions() {
+        let median = idle_latency(&version, "pingreq", 2);
+        println!("{}: pingreq {median:?}", version.name);
+        assert!(
+            median < Duration::from_millis(20),
+            "{version:?}: {median:?}"
+        );
+    }
+}
