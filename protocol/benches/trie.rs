@@ -1,5 +1,6 @@
 //! What a message costs on the broker's thread before it reaches the log: matching its topic against 1, 100 and 10,000
 //! rules, and encoding it.
+#![allow(missing_docs, reason = "criterion's macro makes public functions")]
 
 use std::hint::black_box;
 
