@@ -111,6 +111,7 @@ fn assert_woken(version: Mosquitto, wake: &str) -> Broker {
     let topic = Topic::shared("IDLE", 1);
     let broker = from_earliest(version)
         .option("wake", wake)
+        .uplink("# NOTHING_COMES_HERE")
         .downlink(format!("{} idle/%k qos=0", topic.name()))
         .start();
     let client = broker.client(Version::V311, "idle");
