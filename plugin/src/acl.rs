@@ -9,6 +9,9 @@
 //! - 2.0 has not. Nobody else decides: SUCCESS. An `acl_file` or a plugin known to decide: DEFER. A plugin of unknown
 //!   kind: neither is right, so nothing is registered; the price is that wills are not bridged, and the log says so.
 //!
+//! Whether others then allow a will is asked of the broker itself where it exports its check, else of the `acl_file`
+//! (`acl_file`); with another plugin and no export it can't be known, and such wills stay behind.
+//!
 //! The first answer also hides the check from those behind: a plugin *before* us that grants a will hides it from us.
 //! So the log asks for our `plugin` line to come first.
 

@@ -74,6 +74,19 @@ impl BrokerConf {
         }
     }
 
+    /// The `acl_file`, if it alone decides who may write.
+    pub(crate) fn only_acl_file(&self) -> Option<&Path> {
+        let conf = self
+            .conf
+            .as_ref()
+            .ok()
+            .filter(|conf| !conf.per_listener_settings)?;
+        let deciders = self.deciders();
+        let alone =
+            deciders.before.is_empty() && deciders.after.is_empty() && deciders.unknown.is_none();
+        conf.security.acl_file.as_deref().filter(|_| alone)
+    }
+
     /// Whether this broker would never call the tick, and so never deliver anything from RocketMQ.
     pub(crate) fn never_ticks(&self, version: BrokerVersion) -> bool {
         version < TICKS_PER_LISTENER

@@ -12,6 +12,7 @@
 #![cfg_attr(not(test), warn(unused_crate_dependencies))]
 
 mod acl;
+mod acl_file;
 mod bridge;
 mod broker_conf;
 mod broker_version;

@@ -5,7 +5,7 @@
 //! vDSO's, the frame is encoded in place in the mapped log.
 
 use std::rc::Rc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use handoff::{AppendError, Counters, Writer};
 use protocol::config::SpoolFull;
@@ -256,31 +256,37 @@ impl Uplink {
     }
 }
 
-/// Says once that the spool is full, until it is not; says every other failure, with its message.
+/// Says once that the spool is full, until it is not, and other failures at most once a second: a device must not be
+/// able to flood the log. The counters have them all.
 #[derive(Default)]
 struct Complaints {
     full: bool,
+    last: Option<Instant>,
 }
+
+/// Least time between two complaints.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(1);
 
 impl Complaints {
     fn about(&mut self, message: &Message<'_>, error: &AppendError, full: bool, outcome: Outcome) {
-        if full && std::mem::replace(&mut self.full, true) {
+        let silent = if full {
+            std::mem::replace(&mut self.full, true)
+        } else {
+            self.last.is_some_and(|at| at.elapsed() < COMPLAIN_EVERY)
+        };
+        if silent {
             return;
         }
+        self.last = Some(Instant::now());
         let what = if outcome == Outcome::Refused {
             "refused"
         } else {
             "not bridged"
         };
         log::error!(
-            "a message of `{}` on `{}` was {what}: {error}{}",
+            "a message of `{}` on `{}` was {what}: {error} (further ones are counted, see `status`)",
             message.client_id,
             message.topic,
-            if full {
-                " (further ones are only counted until there is room)"
-            } else {
-                ""
-            }
         );
     }
 }

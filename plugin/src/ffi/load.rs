@@ -8,7 +8,7 @@ use protocol::config::Wake as WakeOption;
 
 use super::broker::Broker;
 use super::guard::Guard;
-use super::plugin::Plugin;
+use super::plugin::{Plugin, read_acl_file};
 use super::registration::{Event, Registrations};
 use super::{c, sys};
 use crate::acl;
@@ -56,6 +56,7 @@ impl Plugin {
         let bridge = start(options, &around, Some(logs))?;
         let acl = acl::plan(&around.conf.deciders(), is_2_1);
         let auth = auth(&bridge, &around).map_err(StartError::Thread)?;
+        let access = broker.access_check(is_2_1);
         let plugin = Box::new(Plugin {
             broker: broker.clone(),
             guard: Guard::default(),
@@ -63,7 +64,8 @@ impl Plugin {
             counters: bridge.counters(),
             bridge: RefCell::new(None),
             registrations: RefCell::new(Registrations::new(identifier)),
-            access: broker.access_check(is_2_1),
+            acl_file: RefCell::new(read_acl_file(&around, access.is_some())),
+            access,
             ending: broker.ending(),
             around,
             acl,
@@ -127,11 +129,14 @@ impl Plugin {
         if let Some(warning) = &self.acl.warning {
             self.broker.log(Level::Warn, warning);
         }
-        if self.acl.ask_others && self.access.is_none() {
+        if self.acl.ask_others
+            && self.access.is_none()
+            && self.around.conf.only_acl_file().is_none()
+        {
             self.broker.log(
                 Level::Warn,
                 "wills will not reach RocketMQ: this build of Mosquitto does not export its access check, so it can't \
-                 be told whether the acl_file or plugin allows them",
+                 be told whether another plugin allows them",
             );
         }
     }
@@ -184,9 +189,9 @@ impl Plugin {
         let Some(mut bridge) = self.bridge.take() else {
             return;
         };
-        // The broker's clients are freed by now: nobody can be asked about them. `ending` has asked before.
-        let nobody_else_decides = !self.acl.ask_others;
-        bridge.stop(&|_| nobody_else_decides);
+        // The broker's clients are freed by now, so the broker can't be asked about them. Where `ending` is known, it
+        // was asked before.
+        bridge.stop(&|will| !self.acl.ask_others || self.file_allows(&will.client(), will.topic()));
         bridge.drain_logs(|level, text| self.broker.log(level, text));
     }
 }

@@ -14,6 +14,7 @@ use super::guard::{Guard, Guarded};
 use super::properties::BorrowedProperties;
 use super::registration::{Event, Registrations};
 use crate::acl;
+use crate::acl_file::AclFile;
 use crate::bridge::Bridge;
 use crate::events::{Client, Publish};
 use crate::reject::refusal;
@@ -34,6 +35,8 @@ pub(crate) struct Plugin {
     pub(super) around: Surroundings,
     pub(super) acl: acl::Plan,
     pub(super) access: Option<AccessCheck>,
+    /// For brokers that do not export their check.
+    pub(super) acl_file: RefCell<Option<AclFile>>,
     pub(super) ending: Ending,
     /// An access check of our own is under way.
     pub(super) asking: Cell<bool>,
@@ -151,26 +154,37 @@ impl Plugin {
         };
         let ending = self.ending.is_ending();
         self.guarded("ACL_CHECK", |bridge| {
-            bridge.write_check(&publish, ending, || self.ask(&raw), &|will| {
-                self.verdict(will)
-            });
+            bridge.write_check(
+                &publish,
+                ending,
+                || self.ask(&client, topic, &raw),
+                &|will| self.verdict(will),
+            );
         });
         neutral
     }
 
-    /// Whether everybody else would allow this write.
-    fn ask(&self, raw: &RawWrite) -> bool {
+    /// Whether everybody else would allow this write: asked of the broker, where it can be, else of the `acl_file`.
+    fn ask(&self, client: &Client<'_>, topic: &str, raw: &RawWrite) -> bool {
         if !self.acl.ask_others {
             return true;
         }
         let Some(access) = &self.access else {
-            return false;
+            return self.file_allows(client, topic);
         };
         self.asking.set(true);
         // SAFETY: an event that has not returned, or (`verdict`) a client that still exists.
         let allowed = unsafe { access.may_write(raw) };
         self.asking.set(false);
         allowed
+    }
+
+    /// What the `acl_file` says, where it alone decides.
+    pub(super) fn file_allows(&self, client: &Client<'_>, topic: &str) -> bool {
+        self.acl_file.try_borrow().is_ok_and(|file| {
+            file.as_ref()
+                .is_some_and(|file| file.may_write(client, topic))
+        })
     }
 
     /// The same for a write whose event is over. The client still exists: the broker frees no client that has not
@@ -183,7 +197,7 @@ impl Plugin {
             return false;
         };
         let payload = will.payload();
-        self.ask(&RawWrite {
+        let raw = RawWrite {
             client: std::ptr::with_exposed_provenance_mut(will.client().key),
             topic: topic.as_ptr(),
             payload: payload.as_ptr().cast(),
@@ -191,7 +205,8 @@ impl Plugin {
             len: u32::try_from(payload.len()).unwrap_or(u32::MAX),
             qos: will.qos(),
             retain: will.retain(),
-        })
+        };
+        self.ask(&will.client(), will.topic(), &raw)
     }
 
     /// BASIC_AUTH: lets our own connection in, and decides nothing else.
@@ -250,6 +265,10 @@ impl Plugin {
     pub(super) fn reload(&self, _event: &mut c::mosquitto_evt_reload) -> c_int {
         self.guarded("RELOAD", |bridge| {
             bridge.reload();
+            // The broker reads its own copy again right after this.
+            if let Ok(mut file) = self.acl_file.try_borrow_mut() {
+                *file = read_acl_file(&self.around, self.access.is_some());
+            }
             if let Ok(mut wanted) = self.wanted.try_borrow_mut() {
                 *wanted = bridge.wanted();
             }
@@ -283,5 +302,20 @@ impl Plugin {
         let mut registrations = self.registrations.borrow_mut();
         // SAFETY: this plugin outlives its registrations: `unload`, and a failed `load`, take them back first.
         unsafe { registrations.add(&self.broker, event, userdata.cast_mut().cast::<c_void>()) }
+    }
+}
+
+/// The `acl_file`, where it is needed: the broker's own check can't be called, and nobody else decides.
+pub(super) fn read_acl_file(around: &Surroundings, can_ask: bool) -> Option<AclFile> {
+    let path = around.conf.only_acl_file().filter(|_| !can_ask)?;
+    match AclFile::read(path) {
+        Ok(file) => Some(file),
+        Err(error) => {
+            log::warn!(
+                "wills will not reach RocketMQ: the acl_file `{}` can't be read: {error}",
+                path.display()
+            );
+            None
+        }
     }
 }

@@ -4,6 +4,8 @@
 //! The sidecar's side is played by the tests, with the hand-off logs. The clients are raw sockets, so that what a
 //! client sees is seen byte by byte.
 
+#![allow(clippy::expect_used)] // a test may stop at whatever it did not expect
+
 mod access;
 mod client;
 mod downlink;
