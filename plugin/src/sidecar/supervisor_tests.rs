@@ -100,11 +100,11 @@ fn a_sidecar_that_does_not_end_is_killed_within_the_bound() {
 fn a_sidecar_inherits_no_descriptor_and_no_blocked_signal() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("state");
-    // A descriptor without close-on-exec, as Mosquitto's sockets are.
+    // A descriptor without close-on-exec, as Mosquitto's sockets are. A high one: the shell's own pipe takes low ones.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
-    let raw = listener.as_raw_fd();
     // SAFETY: no pointers.
-    assert_eq!(unsafe { libc::fcntl(raw, libc::F_SETFD, 0) }, 0);
+    let raw = unsafe { libc::fcntl(listener.as_raw_fd(), libc::F_DUPFD, 100) };
+    assert!(raw >= 100);
     let text = format!(
         "ls /proc/$$/fd | tr '\\n' ' ' > {0}; echo >> {0}; grep SigBlk /proc/$$/status >> {0}; \
          grep SigIgn /proc/$$/status >> {0}; echo done >> {0}; read -r line",

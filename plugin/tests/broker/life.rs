@@ -77,11 +77,10 @@ fn the_sidecar_is_started_logged_restarted_and_ended() {
         let mut broker = with_sidecar(setup, &script).start();
         let first = until("a sidecar", || pids(&broker).first().copied());
         broker.wait_for_log("sidecar: args sidecar --spool-dir");
+        let pid = i32::try_from(first).expect("a pid");
         // SAFETY: the process that the script named; Mosquitto has not reaped it, as it lives.
-        assert_eq!(
-            unsafe { libc::kill(i32::try_from(first).expect("a pid"), libc::SIGKILL) },
-            0
-        );
+        let killed = unsafe { libc::kill(pid, libc::SIGKILL) };
+        assert_eq!(killed, 0);
         let second = until("another sidecar", || pids(&broker).get(1).copied());
         until("no zombie", || {
             (!std::path::Path::new(&format!("/proc/{first}")).exists()).then_some(())
