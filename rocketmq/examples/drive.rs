@@ -71,8 +71,8 @@ async fn send(backbone: &Arc<dyn Backbone>, topic: &str, count: usize, batch: us
             let mut sent = 0;
             while sent < share {
                 let body = format!("{sent:0128}");
-                let messages = (0..batch).map(|_| message(body.clone())).collect();
-                if let Err(error) = backbone.send(&queue, messages).await {
+                let messages: Vec<_> = (0..batch).map(|_| message(body.clone())).collect();
+                if let Err(error) = backbone.send(&queue, &messages).await {
                     return Err(format!("{queue:?}: {error}"));
                 }
                 sent += batch;
@@ -102,7 +102,7 @@ async fn steady(backbone: &dyn Backbone, topic: &str, seconds: u64) -> Outcome {
             queues = backbone.write_queues(topic).await.unwrap_or_default();
         }
         let outcome = match queues.first() {
-            Some(queue) => backbone.send(queue, vec![message(format!("{sent}"))]).await,
+            Some(queue) => backbone.send(queue, &[message(format!("{sent}"))]).await,
             None => Err(rocketmq::Error::Unavailable {
                 reason: "no queues".to_owned(),
             }),
@@ -201,7 +201,7 @@ async fn ping(backbone: &dyn Backbone, topic: &str, count: usize) -> Outcome {
     for index in 0..count {
         let start = Instant::now();
         backbone
-            .send(&queues[index % queues.len()], vec![message("ping")])
+            .send(&queues[index % queues.len()], &[message("ping")])
             .await?;
         sends.push(start.elapsed());
         let got = consumer.poll(10, Duration::from_secs(10)).await?;

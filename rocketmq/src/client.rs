@@ -287,8 +287,8 @@ impl Backbone for RocketMq {
         Ok(self.cluster.writable(topic).await?.write_queues)
     }
 
-    async fn send(&self, queue: &Queue, batch: Vec<Outgoing>) -> Result<(), Error> {
-        self.cluster.send(queue, &batch).await
+    async fn send(&self, queue: &Queue, batch: &[Outgoing]) -> Result<(), Error> {
+        self.cluster.send(queue, batch).await
     }
 
     async fn subscribe(

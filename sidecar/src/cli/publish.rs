@@ -101,9 +101,8 @@ async fn send(
     while left > 0 {
         let size = left.min(per_batch);
         let queue = choose(&queues, message.keys.as_deref(), turn);
-        backbone
-            .send(queue, (0..size).map(|_| message.clone()).collect())
-            .await?;
+        let batch: Vec<Outgoing> = (0..size).map(|_| message.clone()).collect();
+        backbone.send(queue, &batch).await?;
         left -= size;
         turn += 1;
     }

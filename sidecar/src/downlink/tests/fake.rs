@@ -71,7 +71,7 @@ impl Backbone for Fake {
     async fn write_queues(&self, topic: &str) -> Result<Vec<Queue>, Error> {
         Ok(vec![queue(topic)])
     }
-    async fn send(&self, _: &Queue, _: Vec<Outgoing>) -> Result<(), Error> {
+    async fn send(&self, _: &Queue, _: &[Outgoing]) -> Result<(), Error> {
         Ok(())
     }
     async fn subscribe(

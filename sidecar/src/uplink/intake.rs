@@ -1,0 +1,380 @@
+//! The intake: a thread that reads the hand-off log and deals the messages out to the tasks of their topics.
+
+use std::collections::HashMap;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use handoff::{Frame, Position, ReadError, Reader, Waiter};
+use protocol::config::{Config, Layout};
+use protocol::message::{Identity, Message};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::task::AbortHandle;
+
+use super::lane::{Item, Note};
+use super::rules::{Rule, Rules};
+use super::topic;
+use super::{Control, DrainOutcome};
+use crate::dead_letter::Letter;
+use crate::mapping;
+
+/// So many messages are dealt out at once while the log has more.
+const DEAL: usize = 256;
+/// How long the thread sleeps at the end of the log: with frames under way, whose positions are to be given back, and without.
+const NAP_BUSY: Duration = Duration::from_millis(20);
+const NAP_IDLE: Duration = Duration::from_millis(500);
+/// The pause after an error of the system.
+const PAUSE: Duration = Duration::from_millis(500);
+/// With more topics than this (templates can make many), those that rest are forgotten.
+const TOPICS_MAX: usize = 1024;
+/// What a message holds in memory besides its bytes, about.
+const OVERHEAD: u64 = 600;
+
+pub(super) struct Intake {
+    reader: Reader,
+    waiter: Waiter,
+    control: Arc<Control>,
+    in_flight_bytes_max: u64,
+    dealer: Dealer,
+}
+
+/// All but the reader, from which frames are borrowed.
+struct Dealer {
+    shared: Arc<topic::Shared>,
+    rules: Rules,
+    node_id: String,
+    epoch: u64,
+    layout: Layout,
+    runtime: Handle,
+    topics: HashMap<Arc<str>, Desk>,
+    /// Messages not yet dealt out, over all desks.
+    held: usize,
+    /// Dead letters not yet written, and the tickets and counters that wait for that.
+    lines: Vec<u8>,
+    buried: Vec<(u64, Option<Arc<Rule>>)>,
+}
+
+/// A topic as the intake sees it.
+struct Desk {
+    sender: UnboundedSender<Vec<Item>>,
+    task: AbortHandle,
+    held: Vec<Item>,
+    outstanding: Arc<AtomicU64>,
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        // Only dropped when nothing is outstanding, or when the time to drain is over.
+        if self.outstanding.load(Relaxed) > 0 {
+            self.task.abort();
+        }
+    }
+}
+
+impl Intake {
+    pub(super) fn new(
+        config: &Config,
+        reader: Reader,
+        rules: Rules,
+        shared: Arc<topic::Shared>,
+        control: Arc<Control>,
+        runtime: Handle,
+    ) -> Intake {
+        let dealer = Dealer {
+            shared,
+            rules,
+            node_id: config.node_id.clone(),
+            epoch: reader.epoch(),
+            layout: config.layout,
+            runtime,
+            topics: HashMap::new(),
+            held: 0,
+            lines: Vec::new(),
+            buried: Vec::new(),
+        };
+        Intake {
+            waiter: reader.waiter(),
+            reader,
+            control,
+            in_flight_bytes_max: config.in_flight_bytes_max,
+            dealer,
+        }
+    }
+
+    /// Reads until told to drain; then on to the log's end at that moment, as long as the time allows.
+    pub(super) fn run(mut self) -> DrainOutcome {
+        let mut goal: Option<(Position, Instant)> = None;
+        loop {
+            if goal.is_none() {
+                goal = self
+                    .control
+                    .deadline()
+                    .map(|deadline| (self.reader.end(), deadline));
+            }
+            if let Some((end, deadline)) = goal
+                && (self.reader.position() >= end || Instant::now() >= deadline)
+            {
+                return self.end(deadline);
+            }
+            self.read_on();
+            self.release();
+        }
+    }
+
+    /// Reads what is there, and waits when there is nothing or no room for more.
+    fn read_on(&mut self) {
+        let window = Arc::clone(&self.dealer.shared.window);
+        loop {
+            if window.bytes() >= self.in_flight_bytes_max {
+                self.dealer.deal();
+                window.wait_below(self.in_flight_bytes_max, NAP_BUSY);
+                return;
+            }
+            match self.reader.poll() {
+                Ok(Some(frame)) => self.dealer.take(&frame),
+                Ok(None) => break,
+                Err(ReadError::Corrupt { from, to, reason }) => self.dealer.skip(from, to, &reason),
+                Err(error) => {
+                    log::error!("the hand-off log can't be read, trying again: {error}");
+                    self.dealer.deal();
+                    std::thread::sleep(PAUSE);
+                    return;
+                }
+            }
+            if self.dealer.held >= DEAL {
+                self.dealer.deal();
+                return;
+            }
+        }
+        self.dealer.deal();
+        let nap = if window.is_empty() {
+            NAP_IDLE
+        } else {
+            NAP_BUSY
+        };
+        if window.is_empty() {
+            self.release();
+        }
+        if !self.control.is_draining() {
+            self.waiter.wait_beyond(self.reader.position(), nap);
+        }
+    }
+
+    fn release(&mut self) {
+        let done = self.dealer.shared.window.done();
+        if done > self.reader.released() {
+            self.reader.release(done);
+        }
+        self.dealer
+            .shared
+            .metrics
+            .uplink_log
+            .set(self.reader.released(), self.reader.end());
+    }
+
+    fn end(mut self, deadline: Instant) -> DrainOutcome {
+        self.dealer.deal();
+        let window = Arc::clone(&self.dealer.shared.window);
+        while !window.is_empty() && Instant::now() < deadline {
+            window.wait_empty(
+                deadline
+                    .saturating_duration_since(Instant::now())
+                    .min(NAP_BUSY),
+            );
+            self.release();
+        }
+        self.release();
+        match self.reader.end().saturating_sub(self.reader.released()) {
+            0 => DrainOutcome::Drained,
+            left => DrainOutcome::TimedOut { left },
+        }
+    }
+}
+
+impl Dealer {
+    fn take(&mut self, frame: &Frame<'_>) {
+        let bytes = frame.payload.len() as u64;
+        let message = match Message::decode(frame.payload) {
+            Ok(message) => message,
+            Err(error) => {
+                let ticket = self.shared.window.open(frame.next, 1, 0);
+                self.bury(
+                    frame,
+                    ticket,
+                    None,
+                    None,
+                    &format!("the frame holds no message: {error}"),
+                );
+                return;
+            }
+        };
+        let count = u32::try_from(message.rules.len()).unwrap_or(u32::MAX);
+        if count == 0 {
+            let ticket = self.shared.window.open(frame.next, 1, 0);
+            self.bury(
+                frame,
+                ticket,
+                Some(&message),
+                None,
+                "the frame names no rule",
+            );
+            return;
+        }
+        let ticket =
+            self.shared
+                .window
+                .open(frame.next, count, (bytes + OVERHEAD) * u64::from(count));
+        for id in message.rules.iter() {
+            let rule = match self.rules.get(id) {
+                Ok(rule) => rule,
+                Err(reason) => {
+                    self.bury(frame, ticket, Some(&message), None, &reason);
+                    continue;
+                }
+            };
+            rule.counters.matched.fetch_add(1, Relaxed);
+            let identity = Identity {
+                node: &self.node_id,
+                epoch: self.epoch,
+                position: frame.position,
+            };
+            match mapping::uplink::map(&message, &rule.rule, self.layout, &identity) {
+                Ok((topic, key, outgoing)) => {
+                    let payload_bytes = message.payload.len() as u64;
+                    let note = Note {
+                        ticket,
+                        rule,
+                        hash: hash(&key),
+                        payload_bytes,
+                    };
+                    self.hold(
+                        &topic,
+                        Item {
+                            message: outgoing,
+                            note,
+                        },
+                    );
+                }
+                Err(error) => self.bury(
+                    frame,
+                    ticket,
+                    Some(&message),
+                    Some(rule),
+                    &error.to_string(),
+                ),
+            }
+        }
+    }
+
+    fn skip(&mut self, from: Position, to: Position, reason: &str) {
+        self.shared.metrics.corrupt_frames.fetch_add(1, Relaxed);
+        log::error!(
+            "the hand-off log is damaged from {from} to {to} and read on behind it: {reason}"
+        );
+        self.shared.window.open(to, 0, 0);
+    }
+
+    fn bury(
+        &mut self,
+        frame: &Frame<'_>,
+        ticket: u64,
+        message: Option<&Message<'_>>,
+        rule: Option<Arc<Rule>>,
+        reason: &str,
+    ) {
+        if rule.is_none() {
+            self.shared.metrics.unroutable.fetch_add(1, Relaxed);
+        }
+        let text = rule.as_ref().map_or("", |rule| rule.rule.text.as_str());
+        let known = message.map(|message| (message.topic, message.client_id));
+        let letter = Letter::unmapped(frame.position, frame.payload, known, text, reason);
+        self.lines.extend(letter.line());
+        self.buried.push((ticket, rule));
+        self.held += 1;
+    }
+
+    fn hold(&mut self, topic: &str, item: Item) {
+        if !self.topics.contains_key(topic) {
+            self.open(topic);
+        }
+        if let Some(desk) = self.topics.get_mut(topic) {
+            desk.held.push(item);
+            self.held += 1;
+        }
+    }
+
+    fn open(&mut self, topic: &str) {
+        if self.topics.len() >= TOPICS_MAX {
+            // This thread alone adds to what is outstanding: a desk that rests now can't be in use.
+            self.topics
+                .retain(|_, desk| !desk.held.is_empty() || desk.outstanding.load(Relaxed) > 0);
+        }
+        let name: Arc<str> = topic.into();
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let outstanding = Arc::new(AtomicU64::new(0));
+        let work = topic::run(
+            Arc::clone(&name),
+            Arc::clone(&self.shared),
+            Arc::clone(&outstanding),
+            receiver,
+        );
+        let task = self.runtime.spawn(work).abort_handle();
+        self.topics.insert(
+            name,
+            Desk {
+                sender,
+                task,
+                held: Vec::new(),
+                outstanding,
+            },
+        );
+    }
+
+    /// Gives everything held to the topics, and the dead letters to the disk.
+    fn deal(&mut self) {
+        if self.held == 0 {
+            return;
+        }
+        self.held = 0;
+        for desk in self
+            .topics
+            .values_mut()
+            .filter(|desk| !desk.held.is_empty())
+        {
+            let items = std::mem::take(&mut desk.held);
+            desk.outstanding.fetch_add(items.len() as u64, Relaxed);
+            // The task only ends when this sender does.
+            let _ = desk.sender.send(items);
+        }
+        self.write_letters();
+    }
+
+    fn write_letters(&mut self) {
+        if self.buried.is_empty() {
+            return;
+        }
+        while let Err(error) = self.shared.dead.append(&self.lines) {
+            log::error!("dead letters can't be written, trying again: {error}");
+            std::thread::sleep(PAUSE);
+        }
+        self.lines.clear();
+        for (_, rule) in &self.buried {
+            if let Some(rule) = rule {
+                rule.counters.dead.fetch_add(1, Relaxed);
+            }
+        }
+        self.shared
+            .window
+            .complete(self.buried.drain(..).map(|(ticket, _)| ticket));
+    }
+}
+
+fn hash(key: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,359 @@
+//! All lanes of one RocketMQ topic: a task that owns them, so that nothing is locked and the lanes can be laid anew.
+//!
+//! Order: a key's messages all go by one lane, and a lane has one batch in flight, which is sent again until it is
+//! done with before anything behind it. When the topic's queues change, the lanes first come to rest; then what they
+//! hold is spread over the new queues, lane by lane, each in its order: a key's messages were all in one lane, so
+//! they stay in order.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use rocketmq::{Backbone, Error, Queue};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::lane::{Batch, BatchLimits, Item, Lane, Note};
+use super::window::Window;
+use crate::dead_letter::{DeadLetters, Letter};
+use crate::metrics::Metrics;
+
+/// The topic's queues are looked up again this often while messages flow.
+const LOOK_PAUSE: Duration = Duration::from_secs(10);
+/// The same while the queues are unknown or sends fail.
+const LOOK_PAUSE_FAILING: Duration = Duration::from_millis(500);
+/// RocketMQ's code for a topic that we may not write to: then none of a batch's messages is to blame.
+const NO_PERMISSION: i32 = 16;
+
+/// What the tasks of all topics share.
+pub(super) struct Shared {
+    pub(super) backbone: Arc<dyn Backbone>,
+    pub(super) window: Arc<Window>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) dead: DeadLetters,
+    pub(super) limits: BatchLimits,
+    pub(super) topic_missing_timeout: Duration,
+}
+
+struct Topic {
+    name: Arc<str>,
+    shared: Arc<Shared>,
+    /// Messages that wait for the queues to be known, or for the lanes to rest.
+    unassigned: VecDeque<Item>,
+    lanes: Vec<Lane>,
+    /// Queues that the lanes are to be laid to once they rest.
+    next_queues: Option<Vec<Queue>>,
+    is_looking: bool,
+    look_at: Instant,
+    /// Since when RocketMQ says that there is no such topic.
+    missing_since: Option<Instant>,
+    /// Messages given to this task that are not done with.
+    outstanding: Arc<AtomicU64>,
+    jobs: JoinSet<Job>,
+}
+
+/// What a finished job reports.
+enum Job {
+    Looked(Result<Vec<Queue>, Error>),
+    Sent(usize, Batch, Result<(), Error>),
+    /// Written, or to be written again.
+    Buried(Grave, Batch, std::io::Result<()>),
+}
+
+/// Whose messages were buried.
+#[derive(Clone, Copy)]
+enum Grave {
+    Lane(usize),
+    Unassigned,
+}
+
+/// Runs until the sender is gone and everything is done with.
+pub(super) async fn run(
+    name: Arc<str>,
+    shared: Arc<Shared>,
+    outstanding: Arc<AtomicU64>,
+    mut incoming: mpsc::UnboundedReceiver<Vec<Item>>,
+) {
+    let mut topic = Topic {
+        name,
+        shared,
+        unassigned: VecDeque::new(),
+        lanes: Vec::new(),
+        next_queues: None,
+        is_looking: false,
+        look_at: Instant::now(),
+        missing_since: None,
+        outstanding,
+        jobs: JoinSet::new(),
+    };
+    let mut is_open = true;
+    while is_open || topic.outstanding.load(Relaxed) > 0 {
+        let wake = topic.drive(Instant::now());
+        tokio::select! {
+            items = incoming.recv(), if is_open => match items {
+                Some(items) => topic.take(items),
+                None => is_open = false,
+            },
+            Some(job) = topic.jobs.join_next(), if !topic.jobs.is_empty() => {
+                // A job that panicked has ended the process by the panic hook.
+                if let Ok(job) = job {
+                    topic.finish(job);
+                }
+            }
+            () = tokio::time::sleep_until(wake.into()) => {}
+        }
+    }
+}
+
+impl Topic {
+    fn take(&mut self, items: Vec<Item>) {
+        if self.lanes.is_empty() || self.next_queues.is_some() {
+            self.unassigned.extend(items);
+        } else {
+            for item in items {
+                self.assign(item);
+            }
+        }
+    }
+
+    fn assign(&mut self, item: Item) {
+        let lanes = self.lanes.len() as u64;
+        let index = usize::try_from(item.note.hash % lanes.max(1)).unwrap_or(0);
+        if let Some(lane) = self.lanes.get_mut(index) {
+            lane.push(item);
+        }
+    }
+
+    /// Starts what can be started. Returns when to look again if nothing happens before.
+    fn drive(&mut self, now: Instant) -> Instant {
+        let is_busy = self.outstanding.load(Relaxed) > 0;
+        if is_busy && !self.is_looking && now >= self.look_at {
+            self.look();
+        }
+        if let Some(queues) = self
+            .next_queues
+            .take_if(|_| !self.lanes.iter().any(Lane::is_in_flight))
+        {
+            self.lay(queues);
+        }
+        let mut wake = if is_busy {
+            self.look_at.max(now + Duration::from_millis(10))
+        } else {
+            now + Duration::from_secs(3600)
+        };
+        if self.next_queues.is_none() {
+            for index in 0..self.lanes.len() {
+                if let Some(batch) = self.lanes[index].next_batch(self.shared.limits, now) {
+                    self.send(index, batch);
+                } else if let Some(when) = self.lanes[index].wakes_at() {
+                    wake = wake.min(when);
+                }
+            }
+        }
+        wake
+    }
+
+    fn look(&mut self) {
+        self.is_looking = true;
+        let (backbone, name) = (Arc::clone(&self.shared.backbone), Arc::clone(&self.name));
+        self.jobs
+            .spawn(async move { Job::Looked(backbone.write_queues(&name).await) });
+    }
+
+    fn send(&mut self, index: usize, batch: Batch) {
+        let (backbone, queue) = (
+            Arc::clone(&self.shared.backbone),
+            self.lanes[index].queue.clone(),
+        );
+        self.jobs.spawn(async move {
+            let outcome = backbone.send(&queue, &batch.messages).await;
+            Job::Sent(index, batch, outcome)
+        });
+    }
+
+    fn finish(&mut self, job: Job) {
+        let now = Instant::now();
+        match job {
+            Job::Looked(outcome) => {
+                self.is_looking = false;
+                self.looked(outcome, now);
+            }
+            Job::Sent(index, batch, Ok(())) => {
+                self.missing_since = None;
+                if self.shared.metrics.rocketmq.up() {
+                    log::info!("RocketMQ takes messages");
+                }
+                self.lanes[index].done();
+                for note in &batch.notes {
+                    note.rule.counters.sent.fetch_add(1, Relaxed);
+                    note.rule
+                        .counters
+                        .bytes
+                        .fetch_add(note.payload_bytes, Relaxed);
+                }
+                self.complete(&batch.notes);
+            }
+            Job::Sent(index, batch, Err(error)) => self.not_sent(index, batch, &error, now),
+            Job::Buried(grave, batch, Ok(())) => {
+                if let Grave::Lane(index) = grave {
+                    self.lanes[index].done();
+                }
+                for note in &batch.notes {
+                    note.rule.counters.dead.fetch_add(1, Relaxed);
+                }
+                self.complete(&batch.notes);
+            }
+            Job::Buried(grave, batch, Err(error)) => {
+                log::error!("dead letters can't be written, trying again: {error}");
+                match grave {
+                    Grave::Lane(index) => self.lanes[index].failed(batch, now),
+                    Grave::Unassigned => {
+                        for (message, note) in batch.messages.into_iter().zip(batch.notes).rev() {
+                            self.unassigned.push_front(Item { message, note });
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn complete(&mut self, notes: &[Note]) {
+        self.shared
+            .window
+            .complete(notes.iter().map(|note| note.ticket));
+        self.outstanding.fetch_sub(notes.len() as u64, Relaxed);
+    }
+
+    fn looked(&mut self, outcome: Result<Vec<Queue>, Error>, now: Instant) {
+        match outcome {
+            Ok(queues) if !queues.is_empty() => {
+                self.look_at = now + LOOK_PAUSE;
+                let is_same = self.lanes.iter().map(|lane| &lane.queue).eq(&queues);
+                if is_same {
+                    self.next_queues = None;
+                    self.reassign();
+                } else {
+                    self.next_queues = Some(queues);
+                }
+            }
+            Ok(_) => self.look_at = now + LOOK_PAUSE_FAILING,
+            Err(error) => {
+                self.look_at = now + LOOK_PAUSE_FAILING;
+                // With lanes there are sends, and their answers count.
+                if self.lanes.is_empty() {
+                    self.is_unreachable(&error, now);
+                }
+            }
+        }
+    }
+
+    /// Nothing can be assigned to a lane yet.
+    fn is_unreachable(&mut self, error: &Error, now: Instant) {
+        if !matches!(error, Error::TopicMissing { .. } | Error::Refused { .. }) {
+            self.missing_since = None;
+            self.note_down(error);
+        } else if self.is_missing_for_good(error, now) {
+            let items = std::mem::take(&mut self.unassigned);
+            if !items.is_empty() {
+                self.bury(Grave::Unassigned, Batch::from_items(items), error);
+            }
+        }
+    }
+
+    /// True when RocketMQ has said for long enough that the topic is not there.
+    fn is_missing_for_good(&mut self, error: &Error, now: Instant) -> bool {
+        let patience = self.shared.topic_missing_timeout;
+        let since = *self.missing_since.get_or_insert_with(|| {
+            log::warn!("{error}; its messages become dead letters if that does not change within {patience:?}");
+            now
+        });
+        now.duration_since(since) >= patience
+    }
+
+    fn not_sent(&mut self, index: usize, batch: Batch, error: &Error, now: Instant) {
+        match error {
+            Error::Refused { code, .. } if *code != NO_PERMISSION && batch.messages.len() > 1 => {
+                self.lanes[index].split(batch);
+                return;
+            }
+            Error::Refused { .. } => {
+                self.bury(Grave::Lane(index), batch, error);
+                return;
+            }
+            Error::TopicMissing { .. } => {
+                if self.is_missing_for_good(error, now) {
+                    self.bury(Grave::Lane(index), batch, error);
+                    return;
+                }
+            }
+            Error::Unavailable { .. } | Error::Busy { .. } | Error::Timeout => {
+                self.missing_since = None;
+                self.note_down(error);
+                self.look_at = self.look_at.min(now + LOOK_PAUSE_FAILING);
+            }
+        }
+        if let Some(note) = batch.notes.first() {
+            note.rule.counters.retries.fetch_add(1, Relaxed);
+        }
+        self.lanes[index].failed(batch, now);
+    }
+
+    fn note_down(&self, error: &Error) {
+        if self.shared.metrics.rocketmq.down(&error.to_string()) {
+            log::warn!("messages wait: {error}");
+        }
+    }
+
+    fn bury(&mut self, grave: Grave, batch: Batch, error: &Error) {
+        let (dead, name, reason) = (
+            self.shared.dead.clone(),
+            Arc::clone(&self.name),
+            error.to_string(),
+        );
+        self.jobs.spawn_blocking(move || {
+            let mut lines = Vec::new();
+            for (message, note) in batch.messages.iter().zip(&batch.notes) {
+                lines.extend(Letter::refused(&name, message, &note.rule.rule.text, &reason).line());
+            }
+            let outcome = dead.append(&lines);
+            Job::Buried(grave, batch, outcome)
+        });
+    }
+
+    /// Lays the lanes to these queues. Nothing is in flight.
+    fn lay(&mut self, queues: Vec<Queue>) {
+        if !self.lanes.is_empty() {
+            log::info!(
+                "{}: {} queues instead of {}",
+                self.name,
+                queues.len(),
+                self.lanes.len()
+            );
+        }
+        let old = std::mem::replace(&mut self.lanes, queues.into_iter().map(Lane::new).collect());
+        for lane in old {
+            for item in lane.into_waiting() {
+                self.assign(item);
+            }
+        }
+        self.reassign();
+    }
+
+    fn reassign(&mut self) {
+        for item in std::mem::take(&mut self.unassigned) {
+            self.assign(item);
+        }
+    }
+}
+
+impl Batch {
+    fn from_items(items: impl IntoIterator<Item = Item>) -> Batch {
+        let (messages, notes) = items
+            .into_iter()
+            .map(|item| (item.message, item.note))
+            .unzip();
+        Batch { messages, notes }
+    }
+}

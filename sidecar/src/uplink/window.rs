@@ -1,0 +1,194 @@
+//! The window: which frames of the log are under way, and up to where everything is done with.
+//!
+//! Frames complete out of order, because lanes don't wait for each other. Only what lies before the oldest frame
+//! under way may be given back to the writer.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use handoff::Position;
+
+/// Names a frame within the window.
+pub(super) type Ticket = u64;
+
+#[derive(Debug, Default)]
+pub(super) struct Window {
+    state: Mutex<State>,
+    /// Signalled when the front moves.
+    moved: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    frames: VecDeque<Frame>,
+    /// The ticket of the first of `frames`.
+    first: Ticket,
+    /// What all of `frames` hold in memory.
+    bytes: u64,
+    /// Everything before this is done with.
+    done: Position,
+}
+
+#[derive(Debug)]
+struct Frame {
+    next: Position,
+    /// Messages of the frame (one per rule) that are not yet stored or dead.
+    left: u32,
+    bytes: u64,
+}
+
+impl Window {
+    /// An empty window; everything before `start` is done with.
+    pub(super) fn new(start: Position) -> Window {
+        Window {
+            state: Mutex::new(State {
+                done: start,
+                ..State::default()
+            }),
+            moved: Condvar::new(),
+        }
+    }
+
+    /// Takes in a frame that ends at `next` and became `messages` messages. Frames come in the order of the log.
+    pub(super) fn open(&self, next: Position, messages: u32, bytes: u64) -> Ticket {
+        let mut state = self.lock();
+        let ticket = state.first + state.frames.len() as u64;
+        state.frames.push_back(Frame {
+            next,
+            left: messages,
+            bytes,
+        });
+        state.bytes += bytes;
+        if messages == 0 {
+            self.advance(&mut state);
+        }
+        ticket
+    }
+
+    /// One message of each of these frames is done with.
+    pub(super) fn complete(&self, tickets: impl IntoIterator<Item = Ticket>) {
+        let mut state = self.lock();
+        for ticket in tickets {
+            let index = ticket
+                .checked_sub(state.first)
+                .and_then(|index| usize::try_from(index).ok());
+            let frame = index.and_then(|index| state.frames.get_mut(index));
+            debug_assert!(frame.is_some(), "ticket {ticket} is not in the window");
+            if let Some(frame) = frame {
+                debug_assert!(frame.left > 0, "ticket {ticket} was completed too often");
+                frame.left = frame.left.saturating_sub(1);
+            }
+        }
+        self.advance(&mut state);
+    }
+
+    fn advance(&self, state: &mut State) {
+        let before = state.done;
+        while let Some(frame) = state.frames.pop_front_if(|frame| frame.left == 0) {
+            state.first += 1;
+            state.bytes -= frame.bytes;
+            state.done = frame.next;
+        }
+        if state.done != before {
+            self.moved.notify_all();
+        }
+    }
+
+    /// Everything before this position is done with.
+    pub(super) fn done(&self) -> Position {
+        self.lock().done
+    }
+
+    /// What the frames under way hold in memory.
+    pub(super) fn bytes(&self) -> u64 {
+        self.lock().bytes
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().frames.is_empty()
+    }
+
+    /// Waits until less than `bytes` are held, or for `limit`.
+    pub(super) fn wait_below(&self, bytes: u64, limit: Duration) {
+        let waited = self
+            .moved
+            .wait_timeout_while(self.lock(), limit, |state| state.bytes >= bytes);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Waits until nothing is under way, or for `limit`.
+    pub(super) fn wait_empty(&self, limit: Duration) {
+        let waited = self
+            .moved
+            .wait_timeout_while(self.lock(), limit, |state| !state.frames.is_empty());
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn only_what_lies_before_the_oldest_frame_under_way_is_done() {
+        let window = Window::new(100);
+        let tickets: Vec<_> = [116, 132, 148].map(|next| window.open(next, 1, 10)).into();
+        window.complete([tickets[1]]);
+        assert_eq!((window.done(), window.bytes()), (100, 30));
+        window.complete([tickets[0]]);
+        assert_eq!((window.done(), window.bytes()), (132, 10));
+        window.complete([tickets[2]]);
+        assert_eq!((window.done(), window.bytes()), (148, 0));
+        assert!(window.is_empty());
+    }
+
+    #[test]
+    fn a_frame_for_two_rules_is_done_when_both_are() {
+        let window = Window::new(0);
+        let ticket = window.open(16, 2, 1);
+        window.complete([ticket]);
+        assert_eq!(window.done(), 0);
+        window.complete([ticket]);
+        assert_eq!(window.done(), 16);
+    }
+
+    #[test]
+    fn a_frame_without_messages_is_done_at_once_but_not_before_its_elders() {
+        let window = Window::new(0);
+        let elder = window.open(16, 1, 1);
+        window.open(32, 0, 0);
+        assert_eq!(window.done(), 0);
+        window.complete([elder]);
+        assert_eq!(window.done(), 32);
+    }
+
+    proptest! {
+        #[test]
+        fn completing_in_any_order_ends_at_the_end(counts in proptest::collection::vec(0_u32..4, 1..40), seed in any::<u64>()) {
+            let window = Window::new(0);
+            let mut open = Vec::new();
+            for (index, count) in counts.iter().enumerate() {
+                let ticket = window.open((index as u64 + 1) * 16, *count, 7);
+                open.extend(std::iter::repeat_n(ticket, *count as usize));
+            }
+            let mut state = seed;
+            while !open.is_empty() {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let index = usize::try_from(state >> 33).unwrap() % open.len();
+                let ticket = open.swap_remove(index);
+                window.complete([ticket]);
+                let oldest = open.iter().min().map_or(u64::MAX, |ticket| ticket * 16);
+                prop_assert!(window.done() <= oldest);
+            }
+            prop_assert_eq!(window.done(), counts.len() as u64 * 16);
+            prop_assert_eq!(window.bytes(), 0);
+        }
+    }
+}
