@@ -34,6 +34,19 @@ impl BrokerConf {
         BrokerConf { conf, own_path }
     }
 
+    /// The same with the plugins of `start`, which are the ones that are loaded.
+    pub(crate) fn with_plugins_of(self, start: &BrokerConf) -> Result<BrokerConf, String> {
+        let mut conf = self.conf?;
+        if let Ok(start) = &start.conf {
+            conf.plugins.clone_from(&start.plugins);
+            conf.per_listener_settings = start.per_listener_settings;
+        }
+        Ok(BrokerConf {
+            conf: Ok(conf),
+            own_path: self.own_path,
+        })
+    }
+
     /// Who else has a say in access checks.
     pub(crate) fn deciders(&self) -> Deciders {
         let conf = match &self.conf {

@@ -1,6 +1,6 @@
 //! The broker's functions, called safely. Main thread only: `Broker` is not `Send`.
 
-use std::ffi::{CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
 use std::rc::Rc;
 
@@ -10,6 +10,7 @@ use super::bindings::library;
 use super::borrow::{CText, borrow_text};
 use super::c;
 use super::properties::OwnedProperties;
+use super::sys;
 use crate::broker_version;
 use crate::events::BrokerVersion;
 use crate::inject::{InjectError, Injector};
@@ -76,9 +77,8 @@ impl Broker {
 
     /// The broker's access check, if it is exported.
     pub(crate) fn access_check(&self, is_2_1: bool) -> Option<AccessCheck> {
-        // SAFETY: the name is a C string; null is looked for below.
-        let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"mosquitto_acl_check".as_ptr()) };
-        (!address.is_null()).then_some(AccessCheck {
+        let address = self.own_symbol(c"mosquitto_acl_check")?;
+        Some(AccessCheck {
             address,
             takes_properties: is_2_1,
         })
@@ -87,13 +87,19 @@ impl Broker {
     /// Where the broker says that its main loop is to end.
     pub(crate) fn ending(&self) -> Ending {
         // `run` in 2.0, `g_run` in 2.1: an int that the signal handlers set to 0 and the main function to 1.
-        let names = [c"g_run", c"run"];
-        let flag = names.iter().find_map(|name| {
-            // SAFETY: a C string; null is looked for.
-            let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
-            (!address.is_null()).then_some(address.cast_const().cast::<c_int>())
-        });
-        Ending(flag)
+        let flag = self
+            .own_symbol(c"g_run")
+            .or_else(|| self.own_symbol(c"run"));
+        Ending(flag.map(|address| address.cast_const().cast()))
+    }
+
+    /// A symbol of the broker's own file: a library may well have a `run` of another kind.
+    fn own_symbol(&self, name: &CStr) -> Option<*mut c_void> {
+        // SAFETY: a C string; null is looked for.
+        let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+        let known = self.symbols.mosquitto_callback_register as *const c_void;
+        let same_file = !address.is_null() && sys::file_base(address) == sys::file_base(known);
+        same_file.then_some(address)
     }
 
     /// Writes to Mosquitto's log. Long lines go out in pieces, line breaks as blanks.

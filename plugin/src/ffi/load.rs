@@ -64,13 +64,13 @@ impl Plugin {
             counters: bridge.counters(),
             bridge: RefCell::new(None),
             registrations: RefCell::new(Registrations::new(identifier)),
-            acl_file: RefCell::new(read_acl_file(&around, access.is_some())),
+            acl_file: RefCell::new(read_acl_file(&around.conf, access.is_some())),
             access,
             ending: broker.ending(),
             around,
-            acl,
+            acl: RefCell::new(acl),
             asking: Cell::new(false),
-            auth,
+            auth: RefCell::new(auth),
         });
         if let Err(error) = plugin.register_all() {
             plugin.registrations.borrow_mut().clear(broker);
@@ -92,10 +92,10 @@ impl Plugin {
         if self.around.is_2_1 {
             events.extend([Event::Connect, Event::ClientOffline]);
         }
-        if self.acl.answer.is_some() {
+        if self.acl.borrow().answer.is_some() {
             events.push(Event::AclCheck);
         }
-        if matches!(self.auth, Some((AuthPlan::Answer(_), _))) {
+        if matches!(*self.auth.borrow(), Some((AuthPlan::Answer(_), _))) {
             // Taken back at the first tick unless the connection is the bell: to be asked before a password_file,
             // it has to be registered before that is.
             events.push(Event::BasicAuth);
@@ -126,13 +126,11 @@ impl Plugin {
                 config.spool_dir.display()
             ),
         );
-        if let Some(warning) = &self.acl.warning {
+        let acl = self.acl.borrow();
+        if let Some(warning) = &acl.warning {
             self.broker.log(Level::Warn, warning);
         }
-        if self.acl.ask_others
-            && self.access.is_none()
-            && self.around.conf.only_acl_file().is_none()
-        {
+        if acl.ask_others && self.access.is_none() && self.around.conf.only_acl_file().is_none() {
             self.broker.log(
                 Level::Warn,
                 "wills will not reach RocketMQ: this build of Mosquitto does not export its access check, so it can't \
@@ -170,7 +168,8 @@ impl Plugin {
     }
 
     fn pingreq(&self) -> Option<Bell> {
-        let (plan, credentials) = self.auth.as_ref()?;
+        let auth = self.auth.borrow();
+        let (plan, credentials) = auth.as_ref()?;
         if let AuthPlan::Impossible(why) = plan {
             log::warn!("no wake-up connection to the broker: {why}");
             return None;
@@ -191,7 +190,9 @@ impl Plugin {
         };
         // The broker's clients are freed by now, so the broker can't be asked about them. Where `ending` is known, it
         // was asked before.
-        bridge.stop(&|will| !self.acl.ask_others || self.file_allows(&will.client(), will.topic()));
+        bridge.stop(&|will| {
+            !self.acl.borrow().ask_others || self.file_allows(&will.client(), will.topic())
+        });
         bridge.drain_logs(|level, text| self.broker.log(level, text));
     }
 }

@@ -32,6 +32,7 @@ pub(crate) mod guard;
 mod load;
 mod plugin;
 pub(crate) mod properties;
+mod refresh;
 mod registration;
 pub(crate) mod sys;
 

@@ -16,6 +16,7 @@ use super::registration::{Event, Registrations};
 use crate::acl;
 use crate::acl_file::AclFile;
 use crate::bridge::Bridge;
+use crate::broker_conf::BrokerConf;
 use crate::events::{Client, Publish};
 use crate::reject::refusal;
 use crate::start::Surroundings;
@@ -33,14 +34,14 @@ pub(crate) struct Plugin {
     pub(super) counters: Rc<Counters>,
     pub(super) registrations: RefCell<Registrations>,
     pub(super) around: Surroundings,
-    pub(super) acl: acl::Plan,
+    pub(super) acl: RefCell<acl::Plan>,
     pub(super) access: Option<AccessCheck>,
     /// For brokers that do not export their check.
     pub(super) acl_file: RefCell<Option<AclFile>>,
     pub(super) ending: Ending,
     /// An access check of our own is under way.
     pub(super) asking: Cell<bool>,
-    pub(super) auth: Option<(AuthPlan, Credentials)>,
+    pub(super) auth: RefCell<Option<(AuthPlan, Credentials)>>,
 }
 
 impl Plugin {
@@ -112,7 +113,7 @@ impl Plugin {
 
     /// ACL_CHECK. Listens only: see `acl` for what is answered.
     pub(super) fn acl_check(&self, event: &mut c::mosquitto_evt_acl_check) -> c_int {
-        let neutral = self.acl.answer.unwrap_or(c::MOSQ_ERR_PLUGIN_DEFER);
+        let neutral = self.acl.borrow().answer.unwrap_or(c::MOSQ_ERR_PLUGIN_DEFER);
         if self.asking.get() {
             return neutral;
         }
@@ -166,7 +167,7 @@ impl Plugin {
 
     /// Whether everybody else would allow this write: asked of the broker, where it can be, else of the `acl_file`.
     fn ask(&self, client: &Client<'_>, topic: &str, raw: &RawWrite) -> bool {
-        if !self.acl.ask_others {
+        if !self.acl.borrow().ask_others {
             return true;
         }
         let Some(access) = &self.access else {
@@ -190,7 +191,7 @@ impl Plugin {
     /// The same for a write whose event is over. The client still exists: the broker frees no client that has not
     /// disconnected before its clean-up, and `unload` does not come here.
     fn verdict(&self, will: &Will) -> bool {
-        if !self.acl.ask_others {
+        if !self.acl.borrow().ask_others {
             return true;
         }
         let Ok(topic) = CString::new(will.topic()) else {
@@ -211,7 +212,8 @@ impl Plugin {
 
     /// BASIC_AUTH: lets our own connection in, and decides nothing else.
     pub(super) fn basic_auth(&self, event: &mut c::mosquitto_evt_basic_auth) -> c_int {
-        let Some((plan, credentials)) = &self.auth else {
+        let auth = self.auth.borrow();
+        let Some((plan, credentials)) = auth.as_ref() else {
             return c::MOSQ_ERR_PLUGIN_DEFER;
         };
         // SAFETY: the client of this event.
@@ -265,10 +267,7 @@ impl Plugin {
     pub(super) fn reload(&self, _event: &mut c::mosquitto_evt_reload) -> c_int {
         self.guarded("RELOAD", |bridge| {
             bridge.reload();
-            // The broker reads its own copy again right after this.
-            if let Ok(mut file) = self.acl_file.try_borrow_mut() {
-                *file = read_acl_file(&self.around, self.access.is_some());
-            }
+            self.refresh_neutral_answers();
             if let Ok(mut wanted) = self.wanted.try_borrow_mut() {
                 *wanted = bridge.wanted();
             }
@@ -306,8 +305,8 @@ impl Plugin {
 }
 
 /// The `acl_file`, where it is needed: the broker's own check can't be called, and nobody else decides.
-pub(super) fn read_acl_file(around: &Surroundings, can_ask: bool) -> Option<AclFile> {
-    let path = around.conf.only_acl_file().filter(|_| !can_ask)?;
+pub(super) fn read_acl_file(conf: &BrokerConf, can_ask: bool) -> Option<AclFile> {
+    let path = conf.only_acl_file().filter(|_| !can_ask)?;
     match AclFile::read(path) {
         Ok(file) => Some(file),
         Err(error) => {

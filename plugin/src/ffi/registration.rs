@@ -80,6 +80,11 @@ impl Registrations {
         result
     }
 
+    /// Whether it is there.
+    pub(crate) fn has(&self, event: Event) -> bool {
+        self.events.contains(&event)
+    }
+
     /// Takes one back, if it is there.
     pub(crate) fn remove(&mut self, broker: &Broker, event: Event) {
         let Some(at) = self.events.iter().position(|have| *have == event) else {

@@ -173,21 +173,22 @@ pub(crate) fn terminate(child: u32) {
     unsafe { libc::kill(child.cast_signed(), libc::SIGTERM) };
 }
 
+fn loaded_file(address: *const libc::c_void) -> Option<libc::Dl_info> {
+    let mut info = MaybeUninit::<libc::Dl_info>::uninit();
+    // SAFETY: any address, and a place to write to.
+    let found = unsafe { libc::dladdr(address, info.as_mut_ptr()) };
+    // SAFETY: dladdr filled it.
+    (found != 0).then(|| unsafe { info.assume_init() })
+}
+
+/// Where the file that `address` belongs to is loaded: the same for all of its symbols.
+pub(crate) fn file_base(address: *const libc::c_void) -> Option<usize> {
+    loaded_file(address).map(|info| info.dli_fbase.addr())
+}
+
 /// The file that this code was loaded from.
 pub(crate) fn own_path() -> Option<std::path::PathBuf> {
-    let mut info = MaybeUninit::<libc::Dl_info>::uninit();
-    // SAFETY: an address inside this object, and a place to write to.
-    let found = unsafe {
-        libc::dladdr(
-            (own_path as fn() -> _ as *const ()).cast(),
-            info.as_mut_ptr(),
-        )
-    };
-    if found == 0 {
-        return None;
-    }
-    // SAFETY: dladdr filled it.
-    let info = unsafe { info.assume_init() };
+    let info = loaded_file((own_path as fn() -> _ as *const ()).cast())?;
     // SAFETY: null, or the loader's C string, which lives as long as the object.
     unsafe { super::borrow::borrow_text(info.dli_fname) }
         .text()

@@ -190,3 +190,38 @@ fn the_wake_up_connection_gets_in_where_a_password_is_needed() {
         }
     }
 }
+
+#[test]
+fn an_acl_file_added_or_removed_by_reload_counts_at_once() {
+    for version in versions() {
+        let mut setup = Setup::new(&version);
+        setup.write("acl", "topic readwrite up/allowed\n");
+        // An include, so that the test can change it while the port stays.
+        let included = setup.path("included");
+        std::fs::create_dir(&included).expect("made");
+        setup.after(&format!("include_dir {}", included.display()));
+        let line = format!("acl_file {}\n", setup.path("acl").display());
+        let broker = setup.start();
+        let mut client = Client::connect(
+            &broker,
+            "any",
+            Login {
+                v5: true,
+                ..Login::default()
+            },
+        );
+        let mut answers = |reloads| {
+            broker.signal(libc::SIGHUP);
+            broker.wait_for_counter(protocol::counters::RELOADS_OK, reloads);
+            let mut answer = |topic| client.publish(topic, b"x", 1).map(|answer| answer.1);
+            (answer("up/allowed"), answer("up/denied"))
+        };
+        let (allowed, denied) = (Some(0x10), Some(0x87));
+        std::fs::write(included.join("acl.conf"), &line).expect("written");
+        assert_eq!(answers(1), (allowed, denied), "{version:?}: added");
+        std::fs::write(included.join("acl.conf"), "").expect("written");
+        assert_eq!(answers(2), (allowed, allowed), "{version:?}: removed");
+        std::fs::write(included.join("acl.conf"), &line).expect("written");
+        assert_eq!(answers(3), (allowed, denied), "{version:?}: added again");
+    }
+}
