@@ -63,6 +63,8 @@ fn a_broker_without_listeners_serves_loopback_and_lets_anyone_in() {
         (1883, Some("127.0.0.1"))
     );
     assert!(listener.is_plain_mqtt() && conf.allows_anonymous(listener));
+    let closed = parse("allow_anonymous false\n");
+    assert!(closed.local_only && !closed.allows_anonymous(&closed.listeners[0]));
 }
 
 #[test]

@@ -196,6 +196,7 @@ impl MosquittoConf {
         } else {
             of_listener.or(self.security.allow_anonymous)
         };
-        self.local_only || given.unwrap_or(false)
+        // A loopback-only broker lets anyone in, but Mosquitto 2.1 heeds an explicit `false` (2.0 does not).
+        given.unwrap_or(self.local_only)
     }
 }
