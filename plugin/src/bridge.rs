@@ -102,7 +102,9 @@ impl Bridge {
         if ending {
             self.wills.on_gone(publish.client.key, verdict, emit);
         }
-        if self.wanted.wants(publish.topic) {
+        // A command to the broker itself is never followed by MESSAGE, so it would look like a will.
+        let is_command = publish.topic.starts_with("$CONTROL/");
+        if !is_command && self.wanted.wants(publish.topic) {
             self.wills.on_write_check(publish, allowed, verdict, emit);
         } else {
             self.wills.settle(verdict, emit);

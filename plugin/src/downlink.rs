@@ -16,6 +16,7 @@ use protocol::message::Message;
 use protocol::trie::validate_topic;
 
 use crate::inject::{InjectError, Injector};
+use crate::limit::Limit;
 use crate::uplink::now_ms;
 
 /// How often to look for the log while the sidecar has not made it yet.
@@ -29,6 +30,7 @@ pub(crate) struct Downlink {
     reader: Option<Reader>,
     next_look: Option<Instant>,
     open_failure: Option<String>,
+    complaints: Limit,
     injected: Option<Position>,
 }
 
@@ -50,6 +52,7 @@ impl Downlink {
             reader: None,
             next_look: None,
             open_failure: None,
+            complaints: Limit::default(),
             injected: None,
         }
     }
@@ -80,7 +83,14 @@ impl Downlink {
         while left > 0 {
             match reader.poll() {
                 Ok(None) => break,
-                Ok(Some(frame)) => take(frame.position, frame.payload, broker, &self.counters),
+                Ok(Some(frame)) => {
+                    if let Err(complaint) =
+                        take(frame.position, frame.payload, broker, &self.counters)
+                        && self.complaints.allows()
+                    {
+                        log::warn!("{complaint} (further ones are counted, see `status`)");
+                    }
+                }
                 Err(ReadError::Corrupt {
                     from, to, reason, ..
                 }) => {
@@ -90,7 +100,9 @@ impl Downlink {
                     );
                 }
                 Err(error) => {
-                    log::error!("the downlink log can't be read: {error}");
+                    if self.complaints.allows() {
+                        log::error!("the downlink log can't be read: {error}");
+                    }
                     break;
                 }
             }
@@ -132,25 +144,25 @@ impl Downlink {
 }
 
 /// Every frame ends in exactly one counter.
-fn take(position: Position, payload: &[u8], broker: &impl Injector, counters: &Counters) {
-    let message = match Message::decode(payload) {
-        Ok(message) => message,
-        Err(error) => {
-            counters.add(count::DOWNLINK_CORRUPT, 1);
-            log::error!("the downlink message at {position} can't be read: {error}");
-            return;
-        }
-    };
-    match inject(&message, broker, now_ms()) {
-        Ok(()) => counters.add(count::DOWNLINK_INJECTED, 1),
-        Err(error) => {
-            counters.add(count::DOWNLINK_FAILED, 1);
-            log::warn!(
-                "a message for `{}` (downlink position {position}) was not delivered: {error}",
-                message.topic
-            );
-        }
-    }
+fn take(
+    position: Position,
+    payload: &[u8],
+    broker: &impl Injector,
+    counters: &Counters,
+) -> Result<(), String> {
+    let message = Message::decode(payload).map_err(|error| {
+        counters.add(count::DOWNLINK_CORRUPT, 1);
+        format!("the downlink message at {position} can't be read: {error}")
+    })?;
+    inject(&message, broker, now_ms()).map_err(|error| {
+        counters.add(count::DOWNLINK_FAILED, 1);
+        format!(
+            "a message for `{}` (downlink position {position}) was not delivered: {error}",
+            message.topic
+        )
+    })?;
+    counters.add(count::DOWNLINK_INJECTED, 1);
+    Ok(())
 }
 
 fn inject(message: &Message<'_>, broker: &impl Injector, now_ms: u64) -> Result<(), InjectError> {

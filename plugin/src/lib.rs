@@ -21,6 +21,7 @@ mod events;
 #[allow(unsafe_code)]
 mod ffi;
 mod inject;
+mod limit;
 mod logger;
 mod reject;
 #[allow(unsafe_code)] // one `pre_exec`

@@ -5,7 +5,7 @@
 //! vDSO's, the frame is encoded in place in the mapped log.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use handoff::{AppendError, Counters, Writer};
 use protocol::config::SpoolFull;
@@ -15,6 +15,7 @@ use protocol::rules::{RuleTable, TableError, UplinkRule};
 use protocol::trie::TopicTrie;
 
 use crate::events::Publish;
+use crate::limit::Limit;
 use crate::wills::Will;
 
 /// Which rules want which topic. Immutable: a reload makes another.
@@ -256,28 +257,23 @@ impl Uplink {
     }
 }
 
-/// Says once that the spool is full, until it is not, and other failures at most once a second: a device must not be
-/// able to flood the log. The counters have them all.
+/// Says once that the spool is full, until it is not, and other failures at most once a second.
 #[derive(Default)]
 struct Complaints {
     full: bool,
-    last: Option<Instant>,
+    others: Limit,
 }
-
-/// Least time between two complaints.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(1);
 
 impl Complaints {
     fn about(&mut self, message: &Message<'_>, error: &AppendError, full: bool, outcome: Outcome) {
         let silent = if full {
             std::mem::replace(&mut self.full, true)
         } else {
-            self.last.is_some_and(|at| at.elapsed() < COMPLAIN_EVERY)
+            !self.others.allows()
         };
         if silent {
             return;
         }
-        self.last = Some(Instant::now());
         let what = if outcome == Outcome::Refused {
             "refused"
         } else {

@@ -45,6 +45,9 @@ type AclCheck21 = unsafe extern "C" fn(
     c_int,
 ) -> c_int;
 
+type SetInfo21 =
+    unsafe extern "C" fn(*mut c::mosquitto_plugin_id_t, *const c_char, *const c_char) -> c_int;
+
 /// The broker that loaded us.
 #[derive(Clone)]
 pub(crate) struct Broker {
@@ -73,6 +76,24 @@ impl Broker {
     pub(crate) fn version(&self) -> BrokerVersion {
         let address = self.symbols.mosquitto_callback_register as *const ();
         broker_version::of_file_mapped_at(address.addr()).unwrap_or_else(library_version)
+    }
+
+    /// Gives 2.1 a name for us in its log; 2.0 has no function for that.
+    pub(crate) fn set_plugin_info(&self, identifier: *mut c::mosquitto_plugin_id_t) {
+        let Some(address) = self.own_symbol(c"mosquitto_plugin_set_info") else {
+            return;
+        };
+        // SAFETY: the signature of mosquitto_plugin_set_info since 2.1.0.
+        let set_info = unsafe { std::mem::transmute::<*mut c_void, SetInfo21>(address) };
+        let version = concat!(env!("CARGO_PKG_VERSION"), "\0");
+        // SAFETY: init's identifier, and two C strings that the broker copies.
+        unsafe {
+            set_info(
+                identifier,
+                c"mosquitto-rocketmq".as_ptr(),
+                version.as_ptr().cast(),
+            )
+        };
     }
 
     /// The broker's access check, if it is exported.

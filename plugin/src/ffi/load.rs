@@ -45,6 +45,7 @@ impl Plugin {
     ) -> Result<Box<Plugin>, StartError> {
         let logs = LogQueue::install(log::LevelFilter::Info);
         let is_2_1 = probe_2_1(broker, identifier);
+        broker.set_plugin_info(identifier);
         let plugin_path = sys::own_path();
         let conf = BrokerConf::of_this_process(plugin_path.clone());
         let around = Surroundings {
