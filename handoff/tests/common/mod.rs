@@ -44,3 +44,13 @@ pub(crate) fn payload(i: u64) -> Vec<u8> {
     out.resize(len, i as u8 | 1);
     out
 }
+
+/// Memory rather than a disk where there is some: thousands of small logs.
+pub(crate) fn fast() -> std::path::PathBuf {
+    let memory = std::path::PathBuf::from("/dev/shm");
+    if memory.is_dir() {
+        memory
+    } else {
+        std::env::temp_dir()
+    }
+}
