@@ -213,8 +213,14 @@ impl Parts {
         match outcome {
             DrainOutcome::Drained => 0,
             DrainOutcome::TimedOut { left } => {
+                // The bytes are unknown when the thread hangs on its disk.
+                let left = if left == u64::MAX {
+                    "messages".to_owned()
+                } else {
+                    format!("{left} bytes")
+                };
                 log::warn!(
-                    "{left} bytes are left in the spool after {:?}; they are sent at the next start",
+                    "{left} are left in the spool after {:?}; they are sent at the next start",
                     self.config.drain_timeout
                 );
                 EXIT_LEFT

@@ -258,7 +258,7 @@ fn spool(dir: &Path, findings: &mut Findings) {
             Err(error) => findings.problem(format!("spool_dir {shown}: {error}")),
         },
         Some(parent) => match try_to_write(parent) {
-            Ok(()) => findings.ok(format!("spool_dir {shown} can be made")),
+            Ok(()) => findings.ok(format!("spool_dir {shown} can be made by this user; Mosquitto's must be able to as well")),
             Err(error) => findings.problem(format!(
                 "spool_dir {shown}: can't be made in {}: {error}; make it, owned by Mosquitto's user with mode 700",
                 parent.display()

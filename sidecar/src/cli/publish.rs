@@ -20,6 +20,9 @@ const BATCH_BYTES: u64 = 1 << 20;
 pub(super) const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(args: &PublishArgs) -> anyhow::Result<ExitCode> {
+    if let Err(error) = protocol::rules::rocketmq_name::validate_topic(&args.topic) {
+        bail!("{error}");
+    }
     let message = message(args)?;
     let namesrv = match &args.namesrv {
         Some(namesrv) => namesrv.clone(),
