@@ -116,8 +116,26 @@ fn what_can_never_be_delivered_does_not_stop_the_rest() {
     broker.wait_for_log("a message for `down/+`");
 }
 
+/// Without a bell the broker takes anything from 0 to 100 ms, 50 at the median: never a median of this of 21.
+const AWAKE: Duration = Duration::from_millis(20);
+
 /// The median time from the append to the subscriber, with the broker asleep before each.
-fn idle_latency(version: &Version, wake: &str, method: u64) -> Duration {
+fn median_latency(client: &mut Client, writer: &mut Writer) -> Duration {
+    let mut times: Vec<Duration> = (0..21)
+        .map(|n: u64| {
+            // Not a wait for anything: the broker is to fall asleep, at another phase of its 100 ms each time.
+            std::thread::sleep(Duration::from_millis(37 + n * 7));
+            let began = Instant::now();
+            append(writer, &message("down/x", b"now"));
+            client.message();
+            began.elapsed()
+        })
+        .collect();
+    times.sort();
+    times[times.len() / 2]
+}
+
+fn must_be_woken(version: &Version, wake: &str, method: u64) {
     let mut setup = Setup::new(version);
     setup.option("wake", wake);
     let broker = setup.start();
@@ -127,40 +145,24 @@ fn idle_latency(version: &Version, wake: &str, method: u64) -> Duration {
     let mut writer = broker.downlink();
     append(&mut writer, &message("down/first", b""));
     client.message();
-    let mut times: Vec<Duration> = (0..21)
-        .map(|n: u64| {
-            // Not a wait for anything: the broker is to fall asleep, at another phase of its 100 ms each time.
-            std::thread::sleep(Duration::from_millis(37 + n * 7));
-            let began = Instant::now();
-            append(&mut writer, &message("down/x", b"now"));
-            client.message();
-            began.elapsed()
-        })
-        .collect();
-    times.sort();
-    times[times.len() / 2]
+    // A machine that is busy with other things may need more than one round.
+    crate::support::until("the broker is woken", || {
+        let median = median_latency(&mut client, &mut writer);
+        println!("Mosquitto {}, {wake}: {median:?}", version.name);
+        (median < AWAKE).then_some(())
+    });
 }
 
 #[test]
 fn a_sleeping_broker_is_woken_by_the_eventfd() {
     for version in versions() {
-        let median = idle_latency(&version, "auto", 1);
-        println!("{}: eventfd {median:?}", version.name);
-        assert!(
-            median < Duration::from_millis(20),
-            "{version:?}: {median:?}"
-        );
+        must_be_woken(&version, "auto", 1);
     }
 }
 
 #[test]
 fn a_sleeping_broker_is_woken_by_the_connection() {
     for version in versions() {
-        let median = idle_latency(&version, "pingreq", 2);
-        println!("{}: pingreq {median:?}", version.name);
-        assert!(
-            median < Duration::from_millis(20),
-            "{version:?}: {median:?}"
-        );
+        must_be_woken(&version, "pingreq", 2);
     }
 }
