@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -104,6 +105,8 @@ pub(crate) struct PingBell {
     address: Address,
     credentials: Credentials,
     state: Mutex<State>,
+    /// Somebody wants it rung.
+    asked: AtomicBool,
 }
 
 impl std::fmt::Debug for PingBell {
@@ -120,20 +123,32 @@ impl PingBell {
             address,
             credentials,
             state: Mutex::default(),
+            asked: AtomicBool::new(false),
         }
     }
 
     /// Connects when there is no connection. For the waking thread: it may take seconds.
     pub(super) fn maintain(&self) {
-        {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            if state.stream.is_some() || state.tried.is_some_and(|at| at.elapsed() < RETRY_AFTER) {
-                return;
-            }
+        if self.is_due() {
+            // Without the lock: the broker's thread, which has to answer, may want to ring.
+            let result = self.connect();
+            self.connected(result);
+        }
+        // The lock was taken here too.
+        self.serve();
+    }
+
+    fn is_due(&self) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let due =
+            state.stream.is_none() && state.tried.is_none_or(|at| at.elapsed() >= RETRY_AFTER);
+        if due {
             state.tried = Some(Instant::now());
         }
-        // Without the lock: the broker's thread, which has to answer, may want to ring.
-        let result = self.connect();
+        due
+    }
+
+    fn connected(&self, result: io::Result<Box<dyn Stream>>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
             Ok(stream) => {
@@ -151,17 +166,27 @@ impl PingBell {
         }
     }
 
-    /// Never blocks: when the other thread has the lock it is ringing, or about to.
+    /// Never blocks: when the other thread has the lock, that one rings once more after it has let go. (A PINGREQ
+    /// wakes the broker's thread while the waking thread still holds the lock, so this does happen.)
     pub(super) fn ring(&self) {
-        let Ok(mut state) = self.state.try_lock() else {
-            return;
-        };
-        let Some(stream) = &mut state.stream else {
-            return;
-        };
-        if let Err(error) = ping(stream) {
-            log::warn!("the wake-up connection ended: {error} (made again)");
-            state.stream = None;
+        self.asked.store(true, Ordering::SeqCst);
+        self.serve();
+    }
+
+    fn serve(&self) {
+        // SYNC POINT between the two threads: `asked` is set before the lock is tried, and looked at after it is let go.
+        while self.asked.load(Ordering::SeqCst) {
+            let Ok(mut state) = self.state.try_lock() else {
+                return;
+            };
+            self.asked.store(false, Ordering::SeqCst);
+            let Some(stream) = &mut state.stream else {
+                continue;
+            };
+            if let Err(error) = ping(stream) {
+                log::warn!("the wake-up connection ended: {error} (made again)");
+                state.stream = None;
+            }
         }
     }
 
