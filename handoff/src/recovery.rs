@@ -77,11 +77,8 @@ fn end_after_process_death(
         loop {
             let from = (end - start) as usize + SEGMENT_HEADER_BYTES as usize;
             // SAFETY: the one writer is this thread, and it is not writing.
-            match frame::decode(
-                unsafe { segment.committed(from, segment.len()) },
-                end,
-                log.salt,
-            ) {
+            let bytes = unsafe { segment.committed(from, segment.len()) };
+            match frame::decode(bytes, end, log.salt) {
                 Decoded::Payload { total, .. } | Decoded::Padding { total } => end += total as u64,
                 Decoded::Bad(_) => break 'segments,
             }
