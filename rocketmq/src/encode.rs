@@ -146,6 +146,7 @@ fn has_separator(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use rocketmq_model::common::message::MessageTrait;
     use rocketmq_protocol::common::message::message_decoder;
 
     use super::*;

@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn a_new_topic_gets_as_many_queues_as_rocketmqs_own_producer_asks_for() {
         let route = decode(
-            r#"{"brokerDatas":[{"brokerAddrs":{0:"10.0.0.1:10911"},"brokerName":"a","cluster":"C"}],"filterServerTable":{},
+            r#"{"brokerDatas":[{"brokerAddrs":{0:"10.0.0.1:10911"},"brokerName":"a","cluster":"C","enableActingMaster":false}],"filterServerTable":{},
                "queueDatas":[{"brokerName":"a","perm":7,"readQueueNums":8,"topicSysFlag":0,"writeQueueNums":8}]}"#,
         );
         let new = route.for_new_topic("NEW");
