@@ -255,7 +255,7 @@ async fn order_per_client_holds_while_sends_fail_at_random() {
             .fetch_add(1, Ordering::Relaxed)
             .wrapping_mul(2_654_435_761)
             >> 7;
-        match draw % 4 {
+        match draw % 8 {
             0 => Err(unavailable()),
             1 => Err(Error::Timeout),
             _ => Ok(()),
