@@ -1,4 +1,5 @@
 //! Damaged files: noticed, named, survived.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests too, not only the tests.
 
 mod common;
 
@@ -8,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use common::{drain, fast, open_reader, open_writer, payload, small};
+use common::{Drained, drain, fast, open_reader, open_writer, payload, small};
 use handoff::{AppendError, LogOptions, OpenError, Reader, ReaderOptions, Writer};
 
 fn segment(dir: &Path, number: u64) -> PathBuf {
@@ -49,7 +50,7 @@ fn restart_machine(dir: &Path) {
 }
 
 /// What both sides make of the directory; the log takes frames and gives them back afterwards, whatever was wrong before.
-fn reopen(dir: &Path) -> (Vec<(u64, Vec<u8>)>, Vec<(u64, u64)>) {
+fn reopen(dir: &Path) -> Drained {
     let mut writer = open_writer(dir);
     let mut reader = open_reader(dir);
     let found = drain(&mut reader);
@@ -316,10 +317,10 @@ fn a_full_disk_is_named_and_the_log_goes_on_when_there_is_room() {
         .args(["-t", "tmpfs", "-o", "size=300k", "none"])
         .arg(place.path())
         .status();
-    let _tiny = mounted
+    let tiny = mounted
         .is_ok_and(|s| s.success())
         .then(|| Tiny(place.path().to_owned()));
-    if _tiny.is_none() {
+    if tiny.is_none() {
         // Without the right to mount: a segment larger than any disk meets the same error.
         let huge = LogOptions {
             segment_bytes: 1 << 30,

@@ -1,4 +1,5 @@
 //! What an append costs: no allocation, and no system call while the reader is awake.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests too, not only the tests.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

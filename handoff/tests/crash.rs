@@ -1,4 +1,5 @@
 //! kill -9 of the writing process at random moments.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests too, not only the tests.
 
 mod common;
 
@@ -91,7 +92,8 @@ fn run_and_kill(dir: &Path, run: u64, test: &str, mut read: impl FnMut()) -> Vec
     // SAFETY: a call on an open descriptor that touches no memory.
     unsafe { libc::fcntl(reports.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
     // From a kill during the opening up to some thousand frames later.
-    let life = Duration::from_micros((run * 7919) % 9000 + if run % 5 == 0 { 0 } else { 4000 });
+    let life =
+        Duration::from_micros((run * 7919) % 9000 + if run.is_multiple_of(5) { 0 } else { 4000 });
     let mut bytes = Vec::new();
     let born = Instant::now();
     while born.elapsed() < life {

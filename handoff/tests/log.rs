@@ -1,4 +1,5 @@
 //! The log as its users see it.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests too, not only the tests.
 
 mod common;
 

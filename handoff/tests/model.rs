@@ -1,4 +1,5 @@
 //! The log against a model of it: random operations, with both sides closed and opened again at random points.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests too, not only the tests.
 
 mod common;
 

@@ -22,9 +22,12 @@ pub(crate) fn open_reader(dir: &Path) -> Reader {
     Reader::open(dir, &ReaderOptions::default()).unwrap()
 }
 
+/// Frames with their positions, and corrupt stretches.
+pub(crate) type Drained = (Vec<(u64, Vec<u8>)>, Vec<(u64, u64)>);
+
 /// Every frame up to the end, with its position, and the stretches that were reported as corrupt. Never endless: the reader moves on with each result but for
 /// those about a segment's header or lack, of which there is one a segment.
-pub(crate) fn drain(reader: &mut Reader) -> (Vec<(u64, Vec<u8>)>, Vec<(u64, u64)>) {
+pub(crate) fn drain(reader: &mut Reader) -> Drained {
     let (mut frames, mut corrupt) = (Vec::new(), Vec::new());
     for _ in 0..100_000 {
         match reader.poll() {
