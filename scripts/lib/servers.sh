@@ -23,7 +23,8 @@ processes_naming() {
     pid=${entry#/proc/}
     pid=${pid%/cmdline}
     [[ $pid != "$$" && $pid != "$BASHPID" ]] || continue
-    if tr '\0' ' ' <"$entry" 2>/dev/null | grep -qF -- "$1"; then
+    # The order matters: a process that is gone by now is no error to show.
+    if tr '\0' ' ' 2>/dev/null <"$entry" | grep -qF -- "$1"; then
       printf '%s\n' "$pid"
     fi
   done
@@ -37,7 +38,7 @@ leave_no_process() {
   ! wait_until "$2" none_naming "$1" || return 0
   left=$(processes_naming "$1")
   for pid in $left; do
-    log "left behind: $pid $(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | cut -c 1-200)"
+    log "left behind: $pid $(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | cut -c 1-200)"
     kill -KILL "$pid" 2>/dev/null || true
   done
   return 1
