@@ -111,6 +111,13 @@ impl Bridge {
         }
     }
 
+    /// ACL_CHECK for reading: a delivery.
+    pub(crate) fn read_check(&mut self, topic: Option<&str>, verdict: Verdict<'_>) {
+        if !topic.is_some_and(|topic| self.wills.is_being_delivered(topic)) {
+            self.other_check(0, false, verdict);
+        }
+    }
+
     /// ACL_CHECK for anything else. `alive`: only a connected client does that.
     pub(crate) fn other_check(&mut self, client: usize, alive: bool, verdict: Verdict<'_>) {
         let uplink = &mut self.parts.uplink;

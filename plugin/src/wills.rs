@@ -7,8 +7,9 @@
 //! 1. **The client is gone** (its `DISCONNECT`, or on 2.1 `CLIENT_OFFLINE`, came before): connection lost, kicked,
 //!    session expired, delay over, or taken over while it was away. The check is a will's, unless the next callback is
 //!    its `MESSAGE`: then a new client lives at the same address.
-//! 2. **Taken over while connected** (`connect__on_authorised`): the check comes first, and its `DISCONNECT` is the
-//!    very next callback. A publish would have had its `MESSAGE` in between.
+//! 2. **Taken over while connected** (`connect__on_authorised`): the check comes first, then the read checks of those
+//!    to whom the will is delivered here, and its `DISCONNECT` is the very next callback. A publish would have had its
+//!    `MESSAGE` in between.
 //! 3. **The broker ends**: checks for all connected clients, no `DISCONNECT`, no tick any more. So what was checked,
 //!    allowed and not followed by `MESSAGE` since the last tick is a will when the plugin is cleaned up, and is nothing
 //!    (a refused publish) when another tick comes.
@@ -241,6 +242,12 @@ impl WillTracker {
         self.settle(verdict, emit);
         self.unconfirmed.clear();
         self.unconfirmed_bytes = 0;
+    }
+
+    /// A read check on this topic: is it the delivery of what the last callback asked about? A publish would have had its
+    /// `MESSAGE` before that.
+    pub(crate) fn is_being_delivered(&self, topic: &str) -> bool {
+        self.checked && self.check.topic == topic
     }
 
     /// Any other callback.

@@ -165,6 +165,19 @@ fn a_session_taken_over_sends_the_will_of_the_connected_client() {
 }
 
 #[test]
+fn deliveries_of_a_will_don_t_hide_that_its_session_was_taken_over() {
+    let mut trace = Trace::new();
+    trace.check(1, "will");
+    assert!(trace.tracker.is_being_delivered("will"));
+    assert!(!trace.tracker.is_being_delivered("another"));
+    trace.gone(1).tick();
+    assert_eq!(trace.wills, ["will"]);
+    // A publish has its MESSAGE before it is delivered.
+    trace.check(2, "t").message(2, "t");
+    assert!(!trace.tracker.is_being_delivered("t"));
+}
+
+#[test]
 fn a_will_that_others_deny_is_not_sent() {
     let mut trace = Trace::new();
     trace.gone(1).check_as(1, "denied", NO).tick();

@@ -119,6 +119,17 @@ impl Plugin {
         }
         let access = event.access.cast_unsigned();
         let key = event.client.addr();
+        if access == c::MOSQ_ACL_READ {
+            // SAFETY: the event's own field, the broker's until we return.
+            let topic = match unsafe { borrow_text(event.topic) } {
+                CText::Text(topic) => Some(topic),
+                _ => None,
+            };
+            self.guarded("ACL_CHECK", |bridge| {
+                bridge.read_check(topic, &|will| self.verdict(will));
+            });
+            return neutral;
+        }
         if access != c::MOSQ_ACL_WRITE {
             let alive = access == c::MOSQ_ACL_SUBSCRIBE || access == c::MOSQ_ACL_UNSUBSCRIBE;
             self.guarded("ACL_CHECK", |bridge| {
