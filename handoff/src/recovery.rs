@@ -32,13 +32,16 @@ pub(crate) fn recover(files: &LogFiles) -> Result<(Segment, Position), OpenError
     let words = files.cursor.words();
     let published = words.end.position();
     let boot = boot_id();
-    let end = if boot != 0
+    let mut end = None;
+    if boot != 0
         && words.boot.load(Ordering::Relaxed) == boot
         && is_plausible(files, published, &segments)
     {
-        end_after_process_death(files, published, &segments).map_err(io)?
-    } else {
-        end_after_power_loss(files, published, &segments).map_err(io)?
+        end = end_after_process_death(files, published, &segments).map_err(io)?;
+    }
+    let end = match end {
+        Some(end) => end,
+        None => end_after_power_loss(files, published, &segments).map_err(io)?,
     };
     settle_released(files, end, &segments);
     let segment = open_tail(files, end, &segments)?;
@@ -63,11 +66,12 @@ fn is_plausible(files: &LogFiles, end: Position, segments: &[u64]) -> bool {
         }
 }
 
+/// `None` when a good frame ends behind what is no frame: then the published end was not where the writer had come to, but damaged.
 fn end_after_process_death(
     files: &LogFiles,
     published: Position,
     segments: &[u64],
-) -> io::Result<Position> {
+) -> io::Result<Option<Position>> {
     let log = &files.description;
     let mut end = published;
     // Bounded: each turn passes at least one frame, and a dead writer leaves at most a padding and a frame.
@@ -80,14 +84,23 @@ fn end_after_process_death(
             let bytes = unsafe { segment.committed(from, segment.len()) };
             match frame::decode(bytes, end, log.salt) {
                 Decoded::Payload { total, .. } | Decoded::Padding { total } => end += total as u64,
-                Decoded::Bad(_) => break 'segments,
+                Decoded::Bad(_) => {
+                    // SAFETY: as above.
+                    let whole =
+                        unsafe { segment.committed(SEGMENT_HEADER_BYTES as usize, segment.len()) };
+                    let good = end_of_last_good(whole, start, log.salt);
+                    if good.is_some_and(|good| start + good as u64 > end) {
+                        return Ok(None);
+                    }
+                    break 'segments;
+                }
             }
             if end >= start + log.capacity() {
                 continue 'segments;
             }
         }
     }
-    Ok(end)
+    Ok(Some(end))
 }
 
 fn end_after_power_loss(

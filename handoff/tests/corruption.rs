@@ -130,6 +130,26 @@ fn any_bit_of_the_cursor_page_may_be_flipped() {
 }
 
 #[test]
+fn an_end_that_was_damaged_into_the_middle_of_the_log_costs_no_frame() {
+    let frames = 12; // All in one segment.
+    let plain = tempfile::tempdir().unwrap();
+    let end = {
+        log_of(plain.path(), frames);
+        open_writer(plain.path()).end()
+    };
+    assert!(end < 4096, "the frames no longer fit into one segment");
+    for wrong in (16..end).step_by(16) {
+        let dir = tempfile::tempdir_in(fast()).unwrap();
+        let written = log_of(dir.path(), frames);
+        file(&dir.path().join("cursor"))
+            .write_all_at(&wrong.to_le_bytes(), 64)
+            .unwrap();
+        let (found, _) = reopen(dir.path());
+        assert_eq!(found, written, "with the end at {wrong} instead of {end}");
+    }
+}
+
+#[test]
 fn a_lost_or_garbled_cursor_page_is_rebuilt_and_everything_delivered_again() {
     for garbage in [
         None,
