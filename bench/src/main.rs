@@ -9,8 +9,10 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 
+mod arrivals;
 mod backbone;
 mod child;
+mod cost;
 mod idle;
 mod latency;
 mod load;
@@ -129,6 +131,7 @@ fn run(arguments: &Arguments) -> Result<()> {
             perf: syscalls::perf_works(),
         };
         figures.extend(throughput::measure(&setup, &mut backbone, &plan)?);
+        figures.extend(cost::measure(&setup, &mut backbone, &plan)?);
     }
     println!("{rounds} rounds; medians, with the lowest and the highest round in brackets\n");
     print!("{}", report::table(&figures));

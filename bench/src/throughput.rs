@@ -4,22 +4,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use crate::arrivals::{ARRIVAL_TIMEOUT, Arrivals};
 use crate::backbone::Backbone;
-use crate::child;
-use crate::load::{Load, Outcome, Shape};
+use crate::load::{Load, Shape};
 use crate::mosquitto::{Broker, Setup, Variant};
-use crate::report::{Figure, Goal, median};
+use crate::report::{Figure, Goal};
 use crate::syscalls::{Counter, Counts};
 
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
-const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(180);
 /// The warm-up's part of a timed load: connections, caches and the log's first segments are fresh before it.
 const WARM_UP_SHARE: u64 = 4;
-/// Rounds look at RocketMQ's offsets every so often while messages arrive: seldom enough to cost nothing.
-const OFFSET_INTERVAL: Duration = Duration::from_millis(40);
-
-/// Parts of a timed load.
-const SLICES: u64 = 10;
 
 /// Plan of the load rounds.
 pub(crate) struct Plan {
@@ -35,7 +29,6 @@ pub(crate) struct Plan {
 #[derive(Default)]
 struct Series {
     acknowledged_per_s: Vec<f64>,
-    broker_ns: Vec<f64>,
     syscalls: Vec<f64>,
     futexes: Vec<f64>,
 }
@@ -45,7 +38,6 @@ struct Series {
 struct BridgeSeries {
     arrived_per_s: Vec<f64>,
     paused_acknowledged_per_s: Vec<f64>,
-    paused_broker_ns: Vec<f64>,
     sidecar_ns: Vec<f64>,
     duplicates: u64,
 }
@@ -66,7 +58,7 @@ pub(crate) fn measure(setup: &Setup, backbone: &mut Backbone, plan: &Plan) -> Re
         let last = |values: &[f64]| values.last().copied().unwrap_or_default();
         eprintln!(
             "  load, round {} of {}: acknowledged/s bare {:.0}, no-op {:.0}, bridge {:.0} ({:.0} paused); arriving {:.0}/s; \
-             thread ns bare {:.0}, no-op {:.0}, bridge {:.0} ({:.0} paused); sidecar ns {:.0}",
+             sidecar {:.0} ns a message",
             round + 1,
             plan.rounds,
             last(&bare.acknowledged_per_s),
@@ -74,10 +66,6 @@ pub(crate) fn measure(setup: &Setup, backbone: &mut Backbone, plan: &Plan) -> Re
             last(&bridged.acknowledged_per_s),
             last(&bridge.paused_acknowledged_per_s),
             last(&bridge.arrived_per_s),
-            last(&bare.broker_ns),
-            last(&noop.broker_ns),
-            last(&bridged.broker_ns),
-            last(&bridge.paused_broker_ns),
             last(&bridge.sidecar_ns),
         );
     }
@@ -94,9 +82,9 @@ fn plain(setup: &Setup, variant: Variant, plan: &Plan, series: &mut Series) -> R
     let broker = Broker::start(setup, variant)?;
     let mut load = Load::connect(broker.port, plan.shape)?;
     load.run(plan.messages / WARM_UP_SHARE)?;
-    let (outcome, broker_ns) = timed(&broker, &mut load, plan.messages)?;
-    series.acknowledged_per_s.push(outcome.per_second());
-    series.broker_ns.push(broker_ns);
+    series
+        .acknowledged_per_s
+        .push(load.run(plan.messages)?.per_second());
     let counter = Counter::attach(&setup.dir, broker.pid(), plan.perf)?;
     let outcome = load.run(plan.messages / 2)?;
     series.add_counts(&counter.finish()?, outcome.messages);
@@ -133,7 +121,7 @@ fn load_bridge(
 
     let sidecar_before = broker.sidecar_cpu_ns()?;
     let start = Instant::now();
-    let (outcome, broker_ns) = timed(broker, &mut load, plan.messages)?;
+    let outcome = load.run(plan.messages)?;
     arrivals.wait(outcome, ARRIVAL_TIMEOUT)?;
     bridge
         .arrived_per_s
@@ -142,7 +130,6 @@ fn load_bridge(
         .sidecar_ns
         .push((broker.sidecar_cpu_ns()? - sidecar_before) as f64 / outcome.messages as f64);
     series.acknowledged_per_s.push(outcome.per_second());
-    series.broker_ns.push(broker_ns);
 
     let counter = Counter::attach(&setup.dir, broker.pid(), plan.perf)?;
     let outcome = load.run(plan.messages / 2)?;
@@ -150,73 +137,12 @@ fn load_bridge(
     arrivals.wait(outcome, ARRIVAL_TIMEOUT)?;
 
     let paused = broker.pause_sidecar()?;
-    let (outcome, broker_ns) = timed(broker, &mut load, plan.messages)?;
+    let outcome = load.run(plan.messages)?;
     drop(paused);
     arrivals.wait(outcome, ARRIVAL_TIMEOUT)?;
     bridge.paused_acknowledged_per_s.push(outcome.per_second());
-    bridge.paused_broker_ns.push(broker_ns);
     bridge.duplicates += arrivals.beyond()?;
     Ok(())
-}
-
-/// Runs the load in slices and gives what the broker's thread spent on a message, by the median slice: a burst of something
-/// else on the machine then spoils a slice, not the round.
-fn timed(broker: &Broker, load: &mut Load, messages: u64) -> Result<(Outcome, f64)> {
-    let mut whole = Outcome {
-        messages: 0,
-        elapsed: Duration::ZERO,
-    };
-    let mut slices = Vec::new();
-    while whole.messages < messages {
-        let before = broker.thread_cpu_ns()?;
-        let slice = load.run((messages / SLICES).max(1))?;
-        slices.push((broker.thread_cpu_ns()? - before) as f64 / slice.messages as f64);
-        whole.messages += slice.messages;
-        whole.elapsed += slice.elapsed;
-    }
-    Ok((whole, median(&slices)))
-}
-
-/// Counts what arrives in RocketMQ, by the offsets of the topic.
-struct Arrivals<'a> {
-    backbone: &'a mut Backbone,
-    topic: &'a str,
-    expected: u64,
-}
-
-impl<'a> Arrivals<'a> {
-    fn new(backbone: &'a mut Backbone, topic: &'a str) -> Result<Self> {
-        let expected = backbone.offset(topic)?;
-        Ok(Arrivals {
-            backbone,
-            topic,
-            expected,
-        })
-    }
-
-    /// Waits until everything of `outcome` is in RocketMQ.
-    fn wait(&mut self, outcome: Outcome, limit: Duration) -> Result<()> {
-        self.expected += outcome.messages;
-        child::wait_for(
-            &format!("{} messages arriving in RocketMQ", outcome.messages),
-            limit,
-            || {
-                let arrived = self.backbone.offset(self.topic)? >= self.expected;
-                if !arrived {
-                    std::thread::sleep(OFFSET_INTERVAL);
-                }
-                Ok(arrived.then_some(()))
-            },
-        )
-    }
-
-    /// How many more arrived than were sent.
-    fn beyond(&mut self) -> Result<u64> {
-        Ok(self
-            .backbone
-            .offset(self.topic)?
-            .saturating_sub(self.expected))
-    }
 }
 
 impl Series {
@@ -273,22 +199,6 @@ fn figures(bare: Series, noop: Series, bridged: Series, bridge: BridgeSeries) ->
             acknowledged,
             bare_rate,
             None,
-        ),
-        figure(
-            "broker_thread_per_message",
-            "ns",
-            bridged.broker_ns,
-            nothing,
-            &noop.broker_ns,
-            Some(Goal::ReferencePlus(500.0)),
-        ),
-        figure(
-            "broker_thread_per_message_sidecar_paused",
-            "ns",
-            bridge.paused_broker_ns,
-            nothing,
-            &noop.broker_ns,
-            Some(Goal::ReferencePlus(500.0)),
         ),
         figure(
             "broker_system_calls_per_message",
