@@ -6,7 +6,7 @@
 //!
 //! Nothing is injected before the listeners are up and the persistent sessions are loaded: ticks begin after both.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,14 @@ use crate::uplink::now_ms;
 
 /// How often to look for the log while the sidecar has not made it yet.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Whether the log that is there, if any, is one of another version: nothing that ticks could change would make that good.
+pub(crate) fn check_version(dir: &Path) -> Result<(), OpenError> {
+    match Reader::open(dir, &ReaderOptions::default()) {
+        Err(error @ OpenError::Version { .. }) => Err(error),
+        _ => Ok(()),
+    }
+}
 
 /// The way down.
 pub(crate) struct Downlink {

@@ -11,7 +11,7 @@ use protocol::rules::{RuleTable, TableError};
 
 use crate::bridge::{Bridge, Parts};
 use crate::broker_conf::BrokerConf;
-use crate::downlink::Downlink;
+use crate::downlink::{self, Downlink};
 use crate::events::BrokerVersion;
 use crate::logger::LogQueue;
 use crate::sidecar::{self, BinaryError, Command, Supervisor};
@@ -80,6 +80,7 @@ pub(crate) fn start(
         SidecarMode::External => None,
     };
     spool::make_dir(&config.spool_dir)?;
+    downlink::check_version(&config.spool_dir.join("downlink"))?;
     let writer = Writer::open(&config.spool_dir.join("uplink"), &log_options(&config))?;
     let mut table = RuleTable::open(config.spool_dir.join("rules.table"))?;
     let wanted = Rc::new(Wanted::new(&config.uplink, &mut table)?);
