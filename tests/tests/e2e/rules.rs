@@ -122,6 +122,8 @@ fn a_topic_that_goes_up_and_comes_down_reaches_each_subscriber_once() {
         ann.publish(Publication::new("chat/room", format!("ann {number}")));
         bob.publish(Publication::new("chat/room", format!("bob {number}")));
     }
+    let mut reader = topic.reader();
+    reader.wait_for(60);
     // Behind everything else in the topic's one queue, and from RocketMQ itself, so both nodes get it from there.
     topic.produce(&[Produced::new("end").property("mqtt_topic", "chat/room")]);
     for client in [&ann, &bob] {
@@ -148,7 +150,6 @@ fn a_topic_that_goes_up_and_comes_down_reaches_each_subscriber_once() {
         assert_eq!(got.len(), 60, "{client:?}");
     }
     // And no copy circles: RocketMQ has each message once.
-    let mut reader = topic.reader();
     reader.wait_for(61);
     assert_eq!(reader.messages.len(), 61);
 }

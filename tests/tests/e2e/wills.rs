@@ -6,7 +6,11 @@ use harness::mqtt::Will;
 use harness::{Broker, BrokerSpec, ClientOptions, Mosquitto, Publication, Topic, Version};
 
 fn broker(topic: &Topic) -> Broker {
-    BrokerSpec::new(Mosquitto::V2_0_11)
+    broker_of(Mosquitto::V2_0_11, topic)
+}
+
+fn broker_of(version: Mosquitto, topic: &Topic) -> Broker {
+    BrokerSpec::new(version)
         .uplink(format!("will/# {} key=%c", topic.name()))
         .start()
 }
@@ -23,10 +27,6 @@ fn the_will_of_a_lost_connection_goes_up_once() {
             let mut will = Will::new(&format!("will/{id}"), &format!("{id} is gone"));
             will.qos = qos;
             will.retain = qos == 1;
-            if version == Version::V5 {
-                will.content_type = Some("text/plain".to_owned());
-                will.user_properties = vec![("why".to_owned(), "lost".to_owned())];
-            }
             broker
                 .connect(&ClientOptions::new(version, &id).will(will))
                 .kill();
@@ -48,16 +48,29 @@ fn the_will_of_a_lost_connection_goes_up_once() {
                 Some(if qos == 1 { "1" } else { "0" })
             );
             assert_eq!(stored.property("mqtt_version"), Some(version.number()));
-            if version == Version::V5 {
-                assert_eq!(stored.property("mqtt_content_type"), Some("text/plain"));
-                assert_eq!(stored.property("mqtt_user_why"), Some("lost"));
-            }
         }
     }
     watcher.publish(Publication::new("will/end", "end"));
     let mut reader = topic.reader();
     reader.wait_for_body(b"end");
     assert_eq!(reader.messages.len(), 7, "each once: {:?}", reader.texts());
+}
+
+/// Mosquitto 2.0 shows a plugin a will without its properties; 2.1 shows them.
+#[test]
+fn the_properties_of_a_will_go_up_where_mosquitto_shows_them() {
+    let topic = Topic::shared("WILL_PROPS", 1);
+    let broker = broker_of(Mosquitto::V2_1_2, &topic);
+    let mut will = Will::new("will/props", "gone");
+    will.content_type = Some("text/plain".to_owned());
+    will.user_properties = vec![("why".to_owned(), "lost".to_owned())];
+    broker
+        .connect(&ClientOptions::new(Version::V5, "props").will(will))
+        .kill();
+    let stored = topic.reader().wait_for_body(b"gone");
+    assert_eq!(stored.property("mqtt_will"), Some("1"));
+    assert_eq!(stored.property("mqtt_content_type"), Some("text/plain"));
+    assert_eq!(stored.property("mqtt_user_why"), Some("lost"));
 }
 
 #[test]
@@ -119,27 +132,30 @@ fn a_delayed_will_comes_after_its_delay_and_not_at_all_when_the_client_is_back()
 
 #[test]
 fn a_session_taken_over_publishes_the_will_of_the_old_connection_as_mosquitto_does() {
-    let topic = Topic::shared("WILL_TAKEN", 1);
-    let broker = broker(&topic);
-    let watcher = broker.client(Version::V5, "watcher");
-    watcher.subscribe("will/#", 1);
-    let options = ClientOptions::new(Version::V311, "twice");
-    let first = broker.connect(&options.clone().will(Will::new("will/twice", "the old one")));
-    let second = broker.connect(&options);
-    second.publish(Publication::new("will/end", "end"));
-    let local: Vec<String> = watcher
-        .receive_until(b"end")
-        .iter()
-        .map(harness::mqtt::Received::text)
-        .collect();
-    drop(first);
-    let mut reader = topic.reader();
-    reader.wait_for_body(b"end");
-    assert_eq!(
-        reader.texts(),
-        local,
-        "what subscribers here got is what went up"
-    );
+    for version in Mosquitto::ALL {
+        let topic = Topic::shared("WILL_TAKEN", 1);
+        let broker = broker_of(version, &topic);
+        let watcher = broker.client(Version::V5, "watcher");
+        watcher.subscribe("will/#", 1);
+        let options = ClientOptions::new(Version::V311, "twice");
+        let first = broker.connect(&options.clone().will(Will::new("will/twice", "the old one")));
+        let second = broker.connect(&options);
+        second.publish(Publication::new("will/end", "end"));
+        let local: Vec<String> = watcher
+            .receive_until(b"end")
+            .iter()
+            .map(harness::mqtt::Received::text)
+            .collect();
+        drop(first);
+        let mut reader = topic.reader();
+        reader.wait_for_body(b"end");
+        assert_eq!(local, ["the old one", "end"], "{version:?}");
+        assert_eq!(
+            reader.texts(),
+            local,
+            "{version:?}: what subscribers here got is what went up"
+        );
+    }
 }
 
 #[test]
