@@ -38,9 +38,9 @@ pub(crate) enum WantedError {
 impl Wanted {
     /// Gives every rule its number in the spool's rule table, and sorts them by filter.
     pub(crate) fn new(rules: &[UplinkRule], table: &mut RuleTable) -> Result<Wanted, WantedError> {
+        let ids = table.ids_of(rules.iter().map(|rule| rule.text.as_str()))?;
         let mut trie = TopicTrie::new();
-        for rule in rules {
-            let id = table.id_of(&rule.text)?;
+        for (rule, id) in rules.iter().zip(ids) {
             trie.insert(&rule.filter, id)
                 .map_err(|_| WantedError::Filter(rule.text.clone()))?;
         }
