@@ -16,12 +16,21 @@ use crate::throughput::Plan;
 /// Slices of each kind in a round.
 const SLICES: u64 = 20;
 const REFERENCE: &str = "do-nothing callback";
+const THREADED_REFERENCE: &str = "do-nothing callback and an idle thread";
 
 /// Nanoseconds a message, a value a round.
 #[derive(Default)]
-struct Pairs {
+struct Series {
     bridge: Vec<f64>,
     noop: Vec<f64>,
+    threaded: Vec<f64>,
+}
+
+/// The three brokers of a round.
+struct Sides {
+    bridge: Side,
+    noop: Side,
+    threaded: Side,
 }
 
 /// A broker under a load of its own.
@@ -53,45 +62,65 @@ impl Side {
 
 /// Measures with the sidecar and RocketMQ at work, and with the sidecar stopped.
 pub(crate) fn measure(setup: &Setup, backbone: &mut Backbone, plan: &Plan) -> Result<Vec<Figure>> {
-    let (mut running, mut paused) = (Pairs::default(), Pairs::default());
+    let (mut running, mut paused) = (Series::default(), Series::default());
     for round in 0..plan.rounds {
-        let mut bridge = Side::start(setup, plan, Variant::Bridge)?;
-        let mut noop = Side::start(setup, plan, Variant::Noop)?;
+        let mut sides = Sides {
+            bridge: Side::start(setup, plan, Variant::Bridge)?,
+            noop: Side::start(setup, plan, Variant::Noop)?,
+            threaded: Side::start(setup, plan, Variant::NoopWithThread)?,
+        };
         let result = one_round(
             setup,
             backbone,
             plan,
-            &mut bridge,
-            &mut noop,
+            &mut sides,
             (&mut running, &mut paused),
         );
-        bridge.broker.explain(result)?;
-        let difference = |pairs: &Pairs| {
-            pairs
-                .bridge
-                .last()
-                .zip(pairs.noop.last())
-                .map_or(0.0, |(ours, theirs)| ours - theirs)
-        };
+        sides.bridge.broker.explain(result)?;
+        let last = |values: &[f64]| values.last().copied().unwrap_or_default();
         eprintln!(
-            "  cost, round {} of {}: {:+.0} ns a message, {:+.0} ns with the sidecar paused",
+            "  cost, round {} of {}: {:.0} ns a message, no-op {:.0}; sidecar paused {:.0}, no-op {:.0}, with an idle thread {:.0}",
             round + 1,
             plan.rounds,
-            difference(&running),
-            difference(&paused)
+            last(&running.bridge),
+            last(&running.noop),
+            last(&paused.bridge),
+            last(&paused.noop),
+            last(&paused.threaded)
         );
     }
-    let figure = |name, pairs: Pairs| Figure {
+    let figure = |name, values: &[f64], reference, reference_values, goal| Figure {
         name,
         unit: "ns",
-        values: pairs.bridge,
-        reference: REFERENCE,
-        reference_values: pairs.noop,
-        goal: Some(Goal::ReferencePlus(500.0)),
+        values: values.to_vec(),
+        reference,
+        reference_values,
+        goal,
     };
+    let goal = Some(Goal::ReferencePlus(500.0));
     Ok(vec![
-        figure("broker_thread_per_message", running),
-        figure("broker_thread_per_message_sidecar_paused", paused),
+        figure(
+            "broker_thread_per_message",
+            &running.bridge,
+            REFERENCE,
+            running.noop,
+            goal,
+        ),
+        figure(
+            "broker_thread_per_message_sidecar_paused",
+            &paused.bridge,
+            REFERENCE,
+            paused.noop,
+            goal,
+        ),
+        // Not the goal's reference: it tells the callback's share from that of the plugin having threads at all.
+        figure(
+            "broker_thread_per_message_beside_idle_thread",
+            &paused.bridge,
+            THREADED_REFERENCE,
+            paused.threaded,
+            None,
+        ),
     ])
 }
 
@@ -99,45 +128,46 @@ fn one_round(
     setup: &Setup,
     backbone: &mut Backbone,
     plan: &Plan,
-    bridge: &mut Side,
-    noop: &mut Side,
-    (running, paused): (&mut Pairs, &mut Pairs),
+    sides: &mut Sides,
+    (running, paused): (&mut Series, &mut Series),
 ) -> Result<()> {
     let mut arrivals = Arrivals::new(backbone, &setup.topics.load)?;
     let slice = (plan.messages / SLICES).max(1);
-    let warm_up = bridge.load.run(slice * 2)?;
-    noop.load.run(slice * 2)?;
+    let warm_up = sides.bridge.load.run(slice * 2)?;
+    sides.noop.load.run(slice * 2)?;
+    sides.threaded.load.run(slice * 2)?;
     arrivals.wait(warm_up, ARRIVAL_TIMEOUT)?;
 
-    let sent = take_turns(bridge, noop, slice, running)?;
+    let sent = take_turns(sides, slice, running)?;
     arrivals.wait(sent, ARRIVAL_TIMEOUT)?;
 
-    let standstill = bridge.broker.pause_sidecar()?;
-    let sent = take_turns(bridge, noop, slice, paused)?;
+    let standstill = sides.bridge.broker.pause_sidecar()?;
+    let sent = take_turns(sides, slice, paused)?;
     drop(standstill);
     arrivals.wait(sent, ARRIVAL_TIMEOUT)
 }
 
 /// Gives what was sent through the bridge.
-fn take_turns(
-    bridge: &mut Side,
-    noop: &mut Side,
-    slice: u64,
-    pairs: &mut Pairs,
-) -> Result<Outcome> {
+fn take_turns(sides: &mut Sides, slice: u64, series: &mut Series) -> Result<Outcome> {
     let mut whole = Outcome {
         messages: 0,
         elapsed: Duration::ZERO,
     };
     for _ in 0..SLICES {
-        noop.slice(slice)?;
-        let outcome = bridge.slice(slice)?;
+        sides.noop.slice(slice)?;
+        sides.threaded.slice(slice)?;
+        let outcome = sides.bridge.slice(slice)?;
         whole.messages += outcome.messages;
         whole.elapsed += outcome.elapsed;
     }
-    pairs
+    series
         .bridge
-        .push(median(&std::mem::take(&mut bridge.slices)));
-    pairs.noop.push(median(&std::mem::take(&mut noop.slices)));
+        .push(median(&std::mem::take(&mut sides.bridge.slices)));
+    series
+        .noop
+        .push(median(&std::mem::take(&mut sides.noop.slices)));
+    series
+        .threaded
+        .push(median(&std::mem::take(&mut sides.threaded.slices)));
     Ok(whole)
 }

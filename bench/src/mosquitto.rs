@@ -25,6 +25,8 @@ pub(crate) enum Variant {
     Bare,
     /// The plugin of `bench/noop`.
     Noop,
+    /// The same, and a thread that sleeps: any plugin with threads makes Mosquitto pay for being a process with several.
+    NoopWithThread,
     /// The bridge, with its sidecar.
     Bridge,
 }
@@ -207,6 +209,10 @@ fn configuration(setup: &Setup, variant: Variant, port: u16, spool: &std::path::
     match variant {
         Variant::Bare => {}
         Variant::Noop => lines.push(format!("plugin {}", setup.noop.display())),
+        Variant::NoopWithThread => lines.extend([
+            format!("plugin {}", setup.noop.display()),
+            "plugin_opt_idle_thread true".to_owned(),
+        ]),
         Variant::Bridge => lines.extend([
             format!("plugin {}", setup.plugin.display()),
             format!("plugin_opt_namesrv {}", setup.namesrv),
