@@ -465,6 +465,9 @@ impl Drop for Broker {
             for line in tail.iter().rev() {
                 eprintln!("{line}");
             }
+            if let Some(status) = self.status() {
+                eprintln!("--- its status: {status}");
+            }
         }
         self.kill();
         // Before the folder goes, so that no sidecar is left to write there.
