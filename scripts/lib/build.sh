@@ -29,5 +29,5 @@ build_and_copy() {
 # build_java DIRECTORY: the classes of tests/java, which use RocketMQ's own client.
 build_java() {
   mkdir -p "$1"
-  javac -nowarn -d "$1" -cp "$ROCKETMQ_LIB/*" "$REPO"/tests/java/*.java >&2 || die "javac failed"
+  javac -nowarn -Xlint:-deprecation -XDsuppressNotes -d "$1" -cp "$ROCKETMQ_LIB/*" "$REPO"/tests/java/*.java >&2 || die "javac failed"
 }
