@@ -13,7 +13,10 @@ fuzz_target!(|input: (u64, u32, Vec<u8>)| {
         Decoded::Bad(_) => {}
     }
     if let Some(at) = next_good(&bytes, 0, position, salt) {
-        assert!(!matches!(decode(&bytes[at..], position + at as u64, salt), Decoded::Bad(_)));
+        assert!(!matches!(
+            decode(&bytes[at..], position + at as u64, salt),
+            Decoded::Bad(_)
+        ));
     }
     // The same bytes as a payload, behind 32 bytes of something else: found again, and only there.
     let total = (16 + bytes.len()).next_multiple_of(16);
@@ -21,7 +24,16 @@ fuzz_target!(|input: (u64, u32, Vec<u8>)| {
     log[48..48 + bytes.len()].copy_from_slice(&bytes);
     let word = encode(&mut log[32..], bytes.len(), false, position + 32, salt);
     log[32..36].copy_from_slice(&word.to_le_bytes());
-    assert_eq!(decode(&log[32..], position + 32, salt), Decoded::Payload { len: bytes.len(), total });
-    assert!(matches!(decode(&log[32..], position, salt), Decoded::Bad(_)));
+    assert_eq!(
+        decode(&log[32..], position + 32, salt),
+        Decoded::Payload {
+            len: bytes.len(),
+            total
+        }
+    );
+    assert!(matches!(
+        decode(&log[32..], position, salt),
+        Decoded::Bad(_)
+    ));
     assert_eq!(next_good(&log, 0, position, salt), Some(32));
 });

@@ -12,7 +12,11 @@ fn read(text: &str) -> Option<Config> {
     if options.iter().any(|(name, _)| name == "rules_file") {
         return None;
     }
-    match Config::from_options(options.iter().map(|(name, value)| (name.as_str(), value.as_str()))) {
+    match Config::from_options(
+        options
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str())),
+    ) {
         Ok(config) => Some(config),
         Err(errors) => {
             assert!(!errors.to_string().contains(char::is_control));
