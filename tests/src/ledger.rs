@@ -188,10 +188,11 @@ pub fn settle(acknowledged: &BTreeSet<Number>, reader: &mut Reader) -> Count {
         }
         assert!(
             last_new.elapsed() < DEADLINE,
-            "{} of {} acknowledged messages have not arrived in RocketMQ: {:?}…",
+            "{} of {} acknowledged messages have not arrived in RocketMQ: {:?}… (read: {:?})",
             counted.lost.len(),
             acknowledged.len(),
-            &counted.lost[..counted.lost.len().min(10)]
+            &counted.lost[..counted.lost.len().min(10)],
+            reader.last_error
         );
         std::thread::sleep(Duration::from_millis(100));
     }

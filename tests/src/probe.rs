@@ -153,6 +153,7 @@ impl Topic {
             topic: self.clone(),
             offsets: Value::Object(Map::new()),
             messages: Vec::new(),
+            last_error: None,
         }
     }
 }
@@ -177,6 +178,8 @@ pub struct Reader {
     offsets: Value,
     /// Everything so far. In order within each queue.
     pub messages: Vec<Stored>,
+    /// Why the last [`Reader::poll`] could not read, if it could not.
+    pub last_error: Option<String>,
 }
 
 impl Reader {
@@ -184,9 +187,14 @@ impl Reader {
     pub fn poll(&mut self) -> usize {
         let question = json!({ "op": "read", "namesrv": self.topic.namesrv, "topic": self.topic.name, "offsets": self.offsets });
         // RocketMQ may be away for a while in the tests that take it away: whoever waits has a deadline.
-        let Ok(mut answer) = try_ask(question) else {
-            return 0;
+        let mut answer = match try_ask(question) {
+            Ok(answer) => answer,
+            Err(problem) => {
+                self.last_error = Some(problem);
+                return 0;
+            }
         };
+        self.last_error = None;
         let offsets = answer["offsets"].take();
         if offsets
             .as_object()
