@@ -66,16 +66,14 @@ impl LogFiles {
 
     fn make_unready(&self, number: u64, end: Position) -> io::Result<File> {
         let unready = self.dir.unready_segment(number);
-        let (first, last) = (
-            self.description.segment_of(self.released(end)),
-            self.description.segment_of(end),
-        );
-        // Released ones, and what an earlier writer prepared ahead. The one of the same number first: it is in the way.
+        let first = self.description.segment_of(self.released(end));
+        // Released ones, and what an earlier writer prepared ahead. The one of the same number first: it is in the way. Those between the end and `number`
+        // are prepared already.
         let mut spares: Vec<u64> = self
             .dir
             .segments()?
             .into_iter()
-            .filter(|&n| n < first || n > last || n == number)
+            .filter(|&n| n < first || n >= number)
             .collect();
         spares.sort_unstable_by_key(|&n| n != number);
         let file = match spares.first() {

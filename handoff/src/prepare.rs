@@ -1,10 +1,12 @@
-//! The thread that has the next segment ready before the appending thread needs it.
+//! The thread that has the next segments ready before the appending thread needs them.
 //!
-//! Allocating, zeroing, syncing and prefaulting 16 MiB takes milliseconds, or much longer on a busy disk; the appending thread is Mosquitto's only one.
+//! Allocating, zeroing, syncing and prefaulting 16 MiB takes milliseconds, or much longer on a busy disk; the appending thread is Mosquitto's only one. So
+//! there are [`AHEAD`] of them: one slow sync does not stop a fast appender.
 //! When the next segment is not there at roll-over, the appender waits for it at most [`PATIENCE`], once, and is then told that the log is full
 //! until it is there.
 #![allow(unsafe_code)]
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -13,6 +15,8 @@ use std::time::{Duration, Instant};
 use crate::log_files::LogFiles;
 use crate::segment::Segment;
 
+/// How many segments are prepared behind the one that is appended to, as far as the log's bound allows.
+const AHEAD: u64 = 2;
 /// How long an append waits for a segment that is being prepared.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// After a failure the disk is left alone for this long.
@@ -20,8 +24,12 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 #[derive(Default)]
 struct State {
-    wanted: Option<u64>,
-    ready: Option<Segment>,
+    /// The segments to prepare: from this number on …
+    next: u64,
+    /// … to before this one.
+    limit: u64,
+    /// Prepared ones, in the order of their numbers; the last is the one before `next`.
+    ready: VecDeque<Segment>,
     failed: Option<(io::Error, Instant)>,
     /// The appender has waited once for the wanted segment.
     waited: bool,
@@ -69,12 +77,17 @@ impl Preparer {
         })
     }
 
-    /// Asks for segment `number`; returns at once.
+    /// Asks for segment `number` and those behind it; returns at once.
     pub(crate) fn want(&self, number: u64) {
         let mut state = self.shared.state();
-        if state.wanted.is_none() && state.ready.is_none() {
-            state.wanted = Some(number);
+        if state.ready.is_empty() && state.next != number {
+            // The first one, or where the log has jumped to.
+            state.next = number;
             state.waited = false;
+        }
+        state.limit = state.limit.max(number + AHEAD);
+        if state.next < state.limit {
+            // Also when it was asked for before: the bound may allow it only now.
             self.shared.changed.notify_all();
         }
     }
@@ -97,8 +110,12 @@ impl Preparer {
             PATIENCE
         };
         state.waited = true;
-        state = self.wait(state, patience, |s| s.ready.is_none() && s.failed.is_none());
-        if let Some(segment) = state.ready.take() {
+        state = self.wait(state, patience, |s| {
+            s.ready.is_empty() && s.failed.is_none()
+        });
+        if let Some(segment) = state.ready.pop_front() {
+            state.waited = false;
+            debug_assert_eq!(segment.number, number);
             return Ok(segment);
         }
         match &state.failed {
@@ -110,9 +127,10 @@ impl Preparer {
     /// Waits until a segment is ready (true) or `timeout` has passed, also while the disk is full; for a writer that may block.
     pub(crate) fn wait_ready(&self, number: u64, timeout: Duration) -> bool {
         self.want(number);
-        self.wait(self.shared.state(), timeout, |s| s.ready.is_none())
+        !self
+            .wait(self.shared.state(), timeout, |s| s.ready.is_empty())
             .ready
-            .is_some()
+            .is_empty()
     }
 
     fn wait<'a>(
@@ -144,7 +162,8 @@ fn prepare_until_stopped(shared: &Shared, files: &LogFiles) {
     let mut state = shared.state();
     while !state.stop {
         drop_retired(&mut state);
-        let Some(number) = state.wanted else {
+        let number = state.next;
+        if number >= state.limit || !files.may_exist(number, files.end()) {
             if state.retired.is_none() {
                 state = shared
                     .changed
@@ -152,7 +171,7 @@ fn prepare_until_stopped(shared: &Shared, files: &LogFiles) {
                     .unwrap_or_else(PoisonError::into_inner);
             }
             continue;
-        };
+        }
         if let Some((_, when)) = &state.failed {
             let left = RETRY_AFTER.saturating_sub(when.elapsed());
             if !left.is_zero() {
@@ -171,8 +190,8 @@ fn prepare_until_stopped(shared: &Shared, files: &LogFiles) {
         state = shared.state();
         match made {
             Ok(segment) => {
-                state.ready = Some(segment);
-                state.wanted = None;
+                state.ready.push_back(segment);
+                state.next = number + 1;
                 state.failed = None;
             }
             Err(error) => {
