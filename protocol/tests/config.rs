@@ -55,7 +55,7 @@ fn what_is_not_given_has_the_documented_default() {
     assert_eq!(config.spool_full, SpoolFull::Refuse);
     assert_eq!(
         (config.downlink_bytes_max, config.downlink_segment_bytes()),
-        (64 << 20, 16 << 20)
+        (64 << 20, 8 << 20)
     );
     assert_eq!(
         (config.downlink_per_tick, config.downlink_from),

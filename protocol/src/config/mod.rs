@@ -118,10 +118,10 @@ impl Config {
         })
     }
 
-    /// Segment size of the downlink log: a quarter of its bound, and no more than the uplink's.
+    /// Segment size of the downlink log: an eighth of its bound, and no more than the uplink's.
     pub fn downlink_segment_bytes(&self) -> u64 {
-        let quarter = self.downlink_bytes_max / 4;
+        let eighth = self.downlink_bytes_max / 8;
         self.spool_segment_bytes
-            .min(quarter - quarter % options::PAGE)
+            .min(eighth - eighth % options::PAGE)
     }
 }
