@@ -34,6 +34,11 @@ pub(crate) fn error_of(code: i32, remark: &str, topic: &str) -> Error {
         ResponseCode::TopicNotExist => Error::TopicMissing {
             topic: topic.to_owned(),
         },
+        // "request queueId[3] is illegal": the topic has fewer queues than our route says. The message is not at fault,
+        // and the next look at the route helps.
+        ResponseCode::InvalidParameter if remark.contains("queueId[") => Error::Unavailable {
+            reason: format!("the route of {topic} is out of date: {}", reason()),
+        },
         ResponseCode::MessageIllegal
         | ResponseCode::NoPermission
         | ResponseCode::VersionNotSupported
@@ -93,6 +98,12 @@ mod tests {
                 "code {code}"
             );
         }
+        let illegal = ResponseCode::InvalidParameter.to_i32();
+        assert!(!error_of(illegal, "no such delay", "T").is_retryable());
+        // As RocketMQ 5.5.0 writes it for a topic that has lost queues.
+        let remark =
+            "request queueId[3] is illegal, TopicConfig [topicName=T] Producer: /127.0.0.1:1";
+        assert!(error_of(illegal, remark, "T").is_retryable());
         assert_eq!(
             error_of(17, "no", "T"),
             Error::TopicMissing {

@@ -92,6 +92,12 @@ impl Cluster {
                 reason: "no broker is registered at the name server".to_owned(),
             });
         }
+        // The first brokers may have registered between the two questions, the topic with them. To go on as if it were
+        // missing would mean sending to the queues of a topic yet to be created, which this one may not have.
+        match self.names.route(&self.links, topic).await {
+            Err(Error::TopicMissing { .. }) => {}
+            other => return other,
+        }
         let known = lock(&self.known);
         if let Some(known) = known.get(topic).filter(|known| known.real)
             && let Some(absent) = known.masters.keys().find(|name| !alive.contains_key(*name))
