@@ -196,3 +196,35 @@ fn user_name_and_topic_are_there_for_templates() {
     assert_eq!(stored.property("text"), Some("100% of two"));
     assert_eq!(stored.property("mqtt_username"), Some("ann"));
 }
+
+#[test]
+fn a_topic_that_loses_queues_loses_no_messages() {
+    let topic = Topic::shared("UP_SHRINK", 4);
+    let broker = BrokerSpec::new(Mosquitto::V2_0_11)
+        .uplink(format!("shrink/# {} key=%c", topic.name()))
+        .start();
+    // Enough devices for each queue to have some.
+    let devices: Vec<_> = (0..12)
+        .map(|device| broker.client(Version::V311, &format!("device-{device}")))
+        .collect();
+    let publish = |word: &str| {
+        for (number, device) in devices.iter().enumerate() {
+            device.publish(Publication::new("shrink/x", format!("{word} {number}")));
+        }
+    };
+    publish("before");
+    let mut reader = topic.reader();
+    reader.wait_for(devices.len());
+    Topic::create(&harness::environment::shared_namesrv(), topic.name(), 1);
+    publish("after");
+    reader.wait_for(2 * devices.len());
+    let mut texts = reader.texts();
+    texts.sort();
+    let mut expected: Vec<String> = ["before", "after"]
+        .iter()
+        .flat_map(|word| (0..devices.len()).map(move |number| format!("{word} {number}")))
+        .collect();
+    expected.sort();
+    assert_eq!(texts, expected);
+    assert_eq!(broker.status_number("dead"), Some(0));
+}
