@@ -77,7 +77,7 @@ fn what_is_not_given_has_the_documented_default() {
     assert_eq!(config.in_flight_bytes_max, 16 << 20);
     assert_eq!(
         (config.drain_timeout, config.topic_missing_timeout),
-        (Duration::from_secs(5), Duration::from_secs(10))
+        (Duration::from_secs(5), Duration::from_secs(60))
     );
     assert_eq!(
         (config.dead_letter_bytes_max, config.http_listen),

@@ -256,7 +256,8 @@ pub(super) fn defaults() -> Config {
         batch_messages_max: 64,
         in_flight_bytes_max: 16 * MIB,
         drain_timeout: Duration::from_secs(5),
-        topic_missing_timeout: Duration::from_secs(10),
+        // Twice the 30 s at which RocketMQ's brokers register anew with a name server that was restarted.
+        topic_missing_timeout: Duration::from_secs(60),
         dead_letter_bytes_max: 64 * MIB,
         http_listen: None,
         log_level: Level::Info,
