@@ -115,11 +115,19 @@ mod tests {
             AT_ONCE + 1,
             "a bounded number at once, and the note about the dropped ones"
         );
-        assert_eq!(seen[0], (Level::Info, "record 0".to_owned()));
-        assert!(
-            seen[AT_ONCE].1.starts_with("5 log records were dropped"),
-            "{:?}",
-            seen[AT_ONCE]
-        );
+        // The facade is the process's: other tests' records may stand between these, and push some out.
+        let ours: Vec<_> = seen
+            .iter()
+            .filter(|(_, text)| text.starts_with("record "))
+            .collect();
+        assert!(!ours.is_empty());
+        for (n, record) in ours.into_iter().enumerate() {
+            assert_eq!(*record, (Level::Info, format!("record {n}")));
+        }
+        let note = &seen[AT_ONCE].1;
+        let dropped = note
+            .split_once(" log records were dropped")
+            .and_then(|(n, _)| n.parse::<usize>().ok());
+        assert!(dropped.is_some_and(|dropped| dropped >= 5), "{note:?}");
     }
 }
