@@ -65,6 +65,9 @@ enum End {
 
 /// Runs until asked to end. Returns the exit code.
 pub(crate) async fn run(spool_dir: &Path) -> u8 {
+    if cfg!(feature = "break-on-purpose") {
+        log::error!("this is a build that loses messages on purpose (feature break-on-purpose)");
+    }
     let mut stop = match Stop::listen() {
         Ok(stop) => stop,
         Err(error) => {
