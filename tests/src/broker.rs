@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -64,6 +64,9 @@ pub struct BrokerSpec {
     options: Vec<(String, String)>,
     with_plugin: bool,
     wait_for_rocketmq: bool,
+    environment: Vec<(String, String)>,
+    prefix: Vec<String>,
+    address: Ipv4Addr,
 }
 
 impl BrokerSpec {
@@ -76,7 +79,28 @@ impl BrokerSpec {
             options: Vec::new(),
             with_plugin: true,
             wait_for_rocketmq: true,
+            environment: Vec::new(),
+            prefix: Vec::new(),
+            address: Ipv4Addr::LOCALHOST,
         }
+    }
+
+    /// Sets an environment variable of Mosquitto, which its sidecar inherits.
+    pub fn environment(mut self, name: &str, value: impl Into<String>) -> BrokerSpec {
+        self.environment.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Starts it by this command, which has to become Mosquitto rather than start it: `ip netns exec NAMESPACE`.
+    pub fn started_by(mut self, command: &[&str]) -> BrokerSpec {
+        self.prefix = command.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
+    /// Where it listens, other than 127.0.0.1.
+    pub fn address(mut self, address: Ipv4Addr) -> BrokerSpec {
+        self.address = address;
+        self
     }
 
     /// Sets an option of the plugin, over its default here where it has one (`namesrv`, `node_id`, `spool_dir`, `sidecar_path`).
@@ -196,7 +220,7 @@ impl BrokerSpec {
 /// A broker.
 #[derive(Debug)]
 pub struct Broker {
-    /// Its port on 127.0.0.1.
+    /// Its port on [`Broker::address`].
     pub port: u16,
     spec: BrokerSpec,
     dir: tempfile::TempDir,
@@ -204,6 +228,11 @@ pub struct Broker {
 }
 
 impl Broker {
+    /// Where it listens: 127.0.0.1, unless its [`BrokerSpec`] says otherwise.
+    pub fn address(&self) -> Ipv4Addr {
+        self.spec.address
+    }
+
     /// Its folder.
     pub fn dir(&self) -> &Path {
         self.dir.path()
@@ -252,8 +281,8 @@ impl Broker {
         write!(
             conf,
             "user root\nlog_dest stderr\nlog_type all\npersistence true\npersistence_location {dir}/\nmax_queued_messages 0\n\
-             listener {} 127.0.0.1\n",
-            self.port
+             listener {} {}\n",
+            self.port, self.spec.address
         )
         .expect("a String takes it");
         for line in &self.spec.conf {
@@ -306,10 +335,19 @@ impl Broker {
             .append(true)
             .open(self.log_path())
             .expect("a log file");
-        let mut command = Command::new(self.spec.version.program());
+        let program = self.spec.version.program();
+        let mut command = match self.spec.prefix.split_first() {
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
         command
             .arg("-c")
             .arg(&conf)
+            .envs(self.spec.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file"))
             .stderr(log);
@@ -339,7 +377,7 @@ impl Broker {
     }
 
     fn answers(&self) -> bool {
-        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        let address = SocketAddr::from((self.spec.address, self.port));
         TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok()
     }
 
@@ -451,7 +489,7 @@ impl Broker {
     /// Connects a client.
     #[track_caller]
     pub fn connect(&self, options: &ClientOptions) -> Client {
-        Client::connect(self.port, options)
+        Client::connect(self.port, &options.clone().address(self.spec.address))
     }
 }
 

@@ -1,6 +1,7 @@
 //! A RocketMQ of a test's own, for the tests that take it away.
 
 use std::io::{BufRead, BufReader};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc;
@@ -19,6 +20,8 @@ const START_LIMIT: Duration = Duration::from_secs(150);
 pub struct OwnRocketMq {
     dir: tempfile::TempDir,
     port: u16,
+    address: Ipv4Addr,
+    arguments: Vec<String>,
     running: Option<(ChildGuard, ChildStdin)>,
 }
 
@@ -28,8 +31,37 @@ impl OwnRocketMq {
         OwnRocketMq {
             dir: tempfile::tempdir().expect("a temporary folder"),
             port: crate::broker::free_port(),
+            address: Ipv4Addr::LOCALHOST,
+            arguments: Vec::new(),
             running: None,
         }
+    }
+
+    /// Clients reach it by this address of the machine rather than by 127.0.0.1.
+    pub fn address(mut self, address: Ipv4Addr) -> OwnRocketMq {
+        self.address = address;
+        self.arguments
+            .extend(["--address".to_owned(), address.to_string()]);
+        self
+    }
+
+    /// Adds a line of broker.conf, `KEY=VALUE`.
+    pub fn setting(mut self, line: &str) -> OwnRocketMq {
+        self.arguments.push(line.to_owned());
+        self
+    }
+
+    /// Its folder. `broker.log` and the broker's `store` are in there.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The broker's process id.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn broker_pid(&self) -> u32 {
+        read_pid(&self.dir.path().join("broker.pid")).expect("the broker runs")
     }
 
     /// One that runs.
@@ -41,7 +73,7 @@ impl OwnRocketMq {
 
     /// `HOST:PORT` of the name server.
     pub fn namesrv(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.address, self.port)
     }
 
     fn script() -> PathBuf {
@@ -57,6 +89,7 @@ impl OwnRocketMq {
             .arg("--dir")
             .arg(self.dir.path())
             .args(["--port", &self.port.to_string()])
+            .args(&self.arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log);

@@ -53,7 +53,7 @@ pub(super) trait EventLoop: Send + 'static {
 }
 
 pub(super) fn options_v311(port: u16, options: &ClientOptions) -> rumqttc::MqttOptions {
-    let mut made = rumqttc::MqttOptions::new(&options.id, "127.0.0.1", port);
+    let mut made = rumqttc::MqttOptions::new(&options.id, options.address.to_string(), port);
     made.set_keep_alive(KEEP_ALIVE)
         .set_clean_session(!options.persistent)
         .set_inflight(options.in_flight_max)
@@ -73,7 +73,7 @@ pub(super) fn options_v311(port: u16, options: &ClientOptions) -> rumqttc::MqttO
 }
 
 pub(super) fn options_v5(port: u16, options: &ClientOptions) -> rumqttc::v5::MqttOptions {
-    let mut made = rumqttc::v5::MqttOptions::new(&options.id, "127.0.0.1", port);
+    let mut made = rumqttc::v5::MqttOptions::new(&options.id, options.address.to_string(), port);
     made.set_keep_alive(KEEP_ALIVE)
         .set_clean_start(!options.persistent)
         .set_outgoing_inflight_upper_limit(options.in_flight_max)

@@ -6,6 +6,7 @@
 mod eventloop;
 
 use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -89,6 +90,8 @@ pub struct ClientOptions {
     pub will: Option<Will>,
     /// How many publishes of QoS 1 and 2 may wait for their acknowledgement.
     pub in_flight_max: u16,
+    /// Where the broker is.
+    pub address: Ipv4Addr,
 }
 
 impl ClientOptions {
@@ -101,7 +104,14 @@ impl ClientOptions {
             credentials: None,
             will: None,
             in_flight_max: 20,
+            address: Ipv4Addr::LOCALHOST,
         }
+    }
+
+    /// Connects to this address rather than to 127.0.0.1.
+    pub fn address(mut self, address: Ipv4Addr) -> ClientOptions {
+        self.address = address;
+        self
     }
 
     /// Keeps the session.
@@ -256,7 +266,7 @@ impl std::fmt::Debug for Client {
 pub struct Refused(pub String);
 
 impl Client {
-    /// Connects to a broker on loopback.
+    /// Connects to a broker.
     pub fn try_connect(port: u16, options: &ClientOptions) -> Result<Client, Refused> {
         let slots = SharedSlots::default();
         let (inbox, received) = std::sync::mpsc::channel();
@@ -306,7 +316,7 @@ impl Client {
         }
     }
 
-    /// Connects to a broker on loopback.
+    /// Connects to a broker.
     ///
     /// # Panics
     /// When it is refused.
