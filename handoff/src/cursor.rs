@@ -3,7 +3,9 @@
 //! ```text
 //!    0  description (64 bytes, see `layout`; written at creation, or by the writer that rebuilds it)
 //!   64  end       u64, writer: behind the last committed frame      72  futex word of those who wait for it   u32
+//!   96  how many frames lie before `end`: see `Counts`
 //!  128  released  u64, reader: everything before is done with       136  futex word of those who wait for it   u32
+//!  160  how many frames lie before `released`
 //!  192  boot      u64, writer: which boot of the machine `end` is of
 //!  200  synced    u64, writer: everything before has been forced onto the disk
 //!  208  zeros up to 4096
@@ -20,25 +22,98 @@ use memmap2::{MmapOptions, MmapRaw};
 
 use crate::gate::Gate;
 use crate::layout::{CURSOR_BYTES, CURSOR_MAGIC, DESCRIPTION_BYTES, Description, NoDescription};
-use crate::primitive::AtomicU64;
+use crate::primitive::{AtomicU64, Ordering, fence};
 
 /// The words of the page, behind the description.
 #[repr(C)]
 pub(crate) struct Words {
     _description: [u8; DESCRIPTION_BYTES],
     pub(crate) end: Gate,
-    _end_line: [u8; 48],
+    _end_line: [u8; 16],
+    pub(crate) end_frames: Counts,
     pub(crate) released: Gate,
-    _released_line: [u8; 48],
+    _released_line: [u8; 16],
+    pub(crate) released_frames: Counts,
     pub(crate) boot: AtomicU64,
     pub(crate) synced: AtomicU64,
 }
 
 const _: () = assert!(std::mem::offset_of!(Words, end) == 64);
+const _: () = assert!(std::mem::offset_of!(Words, end_frames) == 96);
 const _: () = assert!(std::mem::offset_of!(Words, released) == 128);
+const _: () = assert!(std::mem::offset_of!(Words, released_frames) == 160);
 const _: () = assert!(std::mem::offset_of!(Words, boot) == 192);
 const _: () = assert!(std::mem::offset_of!(Words, synced) == 200);
 const _: () = assert!(size_of::<Words>() as u64 <= CURSOR_BYTES && align_of::<Words>() <= 64);
+
+impl Words {
+    /// Moves the end from `from` to `to`, before which there are `frames` frames. The writer alone.
+    pub(crate) fn publish(&self, from: u64, to: u64, frames: u64) {
+        self.end_frames.set(from, to, frames);
+        self.end.advance(to);
+    }
+
+    /// Moves the released position from `from` to `to`, before which there are `frames` frames. The reader alone.
+    pub(crate) fn give_back(&self, from: u64, to: u64, frames: u64) {
+        self.released_frames.set(from, to, frames);
+        self.released.advance(to);
+    }
+}
+
+/// How many frames lie before a position: two pairs of (position u64, frames u64), in the position's own cache line.
+///
+/// The position and its count can't be stored as one. So the count of the position to come is written into the pair that is not the
+/// present position's, before the position itself moves: whenever the process dies, one pair is that of the position.
+#[repr(C)]
+pub(crate) struct Counts([Count; 2]);
+
+#[repr(C)]
+struct Count {
+    position: AtomicU64,
+    frames: AtomicU64,
+}
+
+/// No position.
+const UNSET: u64 = u64::MAX;
+
+impl Counts {
+    /// Says that there are `frames` frames before `position`, and keeps what is said of `present`.
+    pub(crate) fn set(&self, present: u64, position: u64, frames: u64) {
+        let [first, second] = &self.0;
+        if first.position.load(Ordering::Relaxed) == present {
+            second.set(position, frames);
+        } else {
+            first.set(position, frames);
+        }
+        if present == position {
+            // Another count of the same position.
+            first.set(position, frames);
+            second.set(position, frames);
+        }
+    }
+
+    /// How many frames there are before `position`, if that is known.
+    pub(crate) fn get(&self, position: u64) -> Option<u64> {
+        self.0.iter().find_map(|count| {
+            let is_it = count.position.load(Ordering::Acquire) == position;
+            let frames = count.frames.load(Ordering::Relaxed);
+            // Acquire: SYNC POINT with the fence in `set`: who has seen a newer count sees here that the position is another.
+            fence(Ordering::Acquire);
+            (is_it && count.position.load(Ordering::Relaxed) == position).then_some(frames)
+        })
+    }
+}
+
+impl Count {
+    fn set(&self, position: u64, frames: u64) {
+        // A look at the pair while it changes must not find the old position with the new count: Release, and SYNC POINT with the
+        // fence in `Counts::get`.
+        self.position.store(UNSET, Ordering::Relaxed);
+        fence(Ordering::Release);
+        self.frames.store(frames, Ordering::Relaxed);
+        self.position.store(position, Ordering::Release);
+    }
+}
 
 /// The mapped cursor page.
 pub(crate) struct Cursor {
@@ -71,15 +146,26 @@ pub(crate) fn read_description(file: &File) -> io::Result<Found> {
 impl Cursor {
     /// Maps an open cursor file, whose size is checked here.
     pub(crate) fn map(file: File, path: &Path) -> io::Result<Cursor> {
+        Cursor::map_by(file, path, |options, file| options.map_raw(file))
+    }
+
+    /// The same to look at. Nothing may be stored through it.
+    pub(crate) fn map_read_only(file: File, path: &Path) -> io::Result<Cursor> {
+        Cursor::map_by(file, path, |options, file| options.map_raw_read_only(file))
+    }
+
+    fn map_by(
+        file: File,
+        path: &Path,
+        map: impl FnOnce(&MmapOptions, &File) -> io::Result<MmapRaw>,
+    ) -> io::Result<Cursor> {
         if file.metadata()?.len() < CURSOR_BYTES {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
                 "the cursor page is too short",
             ));
         }
-        let map = MmapOptions::new()
-            .len(CURSOR_BYTES as usize)
-            .map_raw(&file)?;
+        let map = map(MmapOptions::new().len(CURSOR_BYTES as usize), &file)?;
         Ok(Cursor {
             map,
             file,

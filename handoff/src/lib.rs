@@ -30,6 +30,8 @@ mod layout;
 #[cfg(not(loom))]
 mod log_files;
 #[cfg(not(loom))]
+mod look;
+#[cfg(not(loom))]
 mod options;
 #[cfg(not(loom))]
 mod prepare;
@@ -50,6 +52,7 @@ mod writer;
 pub use {
     counters::Counters,
     error::{AppendError, OpenError, ReadError, Role},
+    look::LogState,
     options::{LogOptions, ReaderOptions, SyncPolicy},
     reader::{Frame, Reader},
     waiter::Waiter,

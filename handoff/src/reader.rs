@@ -1,6 +1,7 @@
 //! The polling side.
 #![allow(unsafe_code)]
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -18,6 +19,9 @@ use crate::{OpenError, Position, ReadError, ReaderOptions, Role};
 
 /// How much of a segment may stay mapped in behind the reader before it lets go of it.
 const BEHIND_BYTES_MAX: usize = 1 << 20;
+
+/// Room for so many frames that are not released; with more of them it grows.
+const POLLED: usize = 4096;
 
 /// One frame of the log, lent out until the next call of the reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +41,11 @@ pub struct Reader {
     cursor: Arc<Cursor>,
     position: Position,
     released: Position,
+    /// How many frames lie before `position`, and before `released`.
+    frames: u64,
+    released_frames: u64,
+    /// Where each frame that is not released ends, and how many frames lie before that.
+    polled: VecDeque<(Position, u64)>,
     /// The end as last seen: most polls need not look at the shared line.
     seen_end: Position,
     segment: Option<Segment>,
@@ -84,12 +93,16 @@ impl Reader {
             .segments()
             .map_err(|e| OpenError::io(&dir.path, "list the segments", e))?;
         let position = start(&cursor, &description, &segments);
+        let frames = cursor.words().released_frames.get(position).unwrap_or(0);
         Ok(Reader {
             dir,
             description,
             cursor,
             position,
             released: position,
+            frames,
+            released_frames: frames,
+            polled: VecDeque::with_capacity(POLLED),
             seen_end: 0,
             segment: None,
             missing: None,
@@ -111,6 +124,7 @@ impl Reader {
             if self.position >= self.seen_end {
                 self.seen_end = self.end();
                 if self.position >= self.seen_end {
+                    self.count_lost();
                     return Ok(None);
                 }
             }
@@ -125,6 +139,8 @@ impl Reader {
                 Decoded::Payload { len, total } => {
                     let position = self.position;
                     self.position += total as u64;
+                    self.frames += 1;
+                    self.polled.push_back((self.position, self.frames));
                     self.forget(from);
                     let payload = from + FRAME_HEADER_BYTES;
                     let payload = committed(self.segment.as_ref(), payload, payload + len);
@@ -159,8 +175,33 @@ impl Reader {
     pub fn release(&mut self, up_to: Position) {
         let to = up_to.min(self.position);
         if to > self.released {
-            self.released = to;
-            self.cursor.words().released.advance(to);
+            while let Some((_, frames)) = self.polled.pop_front_if(|(next, _)| *next <= to) {
+                self.released_frames = frames;
+            }
+            let from = std::mem::replace(&mut self.released, to);
+            let words = self.cursor.words();
+            words.give_back(from, to, self.released_frames);
+        }
+    }
+
+    /// How many frames of the log lie before what has been released, those that were damaged too as soon as the reader has been
+    /// at the end behind them. Exact also after kill -9.
+    pub fn released_frames(&self) -> u64 {
+        self.released_frames
+    }
+
+    /// At the end the number of frames before it is known, and so how many were in the damaged stretches.
+    fn count_lost(&mut self) {
+        let counted = self.cursor.words().end_frames.get(self.position);
+        if let Some(frames) = counted.filter(|frames| *frames != self.frames) {
+            self.frames = frames;
+            if self.released == self.position {
+                self.released_frames = frames;
+                let words = self.cursor.words();
+                words.released_frames.set(u64::MAX, self.position, frames);
+            } else {
+                self.polled.push_back((self.position, frames));
+            }
         }
     }
 

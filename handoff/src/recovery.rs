@@ -25,8 +25,9 @@ use crate::segment::Segment;
 /// How far a position in the cursor page may lead beyond the segments that are there and still be believed.
 const GAP_SEGMENTS_MAX: u64 = 1 << 16;
 
-/// Finds the end of the log and makes it ready for appending: the segment that the next frame goes to, and the end.
-pub(crate) fn recover(files: &LogFiles) -> Result<(Segment, Position), OpenError> {
+/// Finds the end of the log and makes it ready for appending: the segment that the next frame goes to, the end, and how many
+/// frames lie before it.
+pub(crate) fn recover(files: &LogFiles) -> Result<(Segment, Position, u64), OpenError> {
     let io = |e| OpenError::io(&files.dir.path, "read the segments", e);
     let segments = files.dir.segments().map_err(io)?;
     let words = files.cursor.words();
@@ -39,17 +40,82 @@ pub(crate) fn recover(files: &LogFiles) -> Result<(Segment, Position), OpenError
     {
         end = end_after_process_death(files, published, &segments).map_err(io)?;
     }
-    let end = match end {
-        Some(end) => end,
-        None => end_after_power_loss(files, published, &segments).map_err(io)?,
+    let counted = words.end_frames.get(published);
+    let (end, frames) = match end {
+        Some((end, passed)) => (end, counted.map(|frames| frames.saturating_add(passed))),
+        None => (
+            end_after_power_loss(files, published, &segments).map_err(io)?,
+            None,
+        ),
     };
-    settle_released(files, end, &segments);
+    let is_settled = settle_released(files, end, &segments);
+    let frames = match frames {
+        Some(frames) if is_settled => frames,
+        _ => recount(files, end, &segments, counted).map_err(io)?,
+    };
     let segment = open_tail(files, end, &segments)?;
-    if end != published {
-        words.end.advance(end);
+    if end != published || words.end_frames.get(end) != Some(frames) {
+        words.publish(published, end, frames);
     }
     words.boot.store(boot, Ordering::Relaxed);
-    Ok((segment, end))
+    Ok((segment, end, frames))
+}
+
+/// Counts the frames between the released position and the end where the cursor page can't tell. Returns how many lie before
+/// the end. `counted` is what the page said of the end that it knew.
+fn recount(
+    files: &LogFiles,
+    end: Position,
+    segments: &[u64],
+    counted: Option<u64>,
+) -> io::Result<u64> {
+    let (log, words) = (&files.description, files.cursor.words());
+    let released = words.released.position();
+    let mut waiting: u64 = 0;
+    let (first, last) = (log.segment_of(released), log.segment_of(end));
+    for &number in segments.iter().filter(|n| (first..=last).contains(*n)) {
+        let segment = match open(files, number) {
+            Ok(segment) => segment,
+            // The reader reports it when it comes there.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => continue,
+            Err(error) => return Err(error),
+        };
+        let start = log.start_of(number);
+        let from = log.offset_of(released.max(start));
+        let to = usize::try_from(end - start.min(end)).unwrap_or(usize::MAX);
+        let to = to
+            .saturating_add(SEGMENT_HEADER_BYTES as usize)
+            .min(segment.len());
+        if from < to {
+            // SAFETY: the one writer is this thread, and it is not writing.
+            let bytes = unsafe { segment.committed(from, to) };
+            waiting += good_frames(bytes, released.max(start), log.salt);
+        }
+    }
+    let before = words
+        .released_frames
+        .get(released)
+        .unwrap_or_else(|| counted.unwrap_or(0).saturating_sub(waiting));
+    words.released_frames.set(released, released, before);
+    Ok(before.saturating_add(waiting))
+}
+
+fn good_frames(bytes: &[u8], position: Position, salt: u32) -> u64 {
+    let (mut frames, mut at) = (0, 0);
+    while at < bytes.len() {
+        match frame::decode(&bytes[at..], position + at as u64, salt) {
+            Decoded::Payload { total, .. } => {
+                at += total;
+                frames += 1;
+            }
+            Decoded::Padding { total } => at += total,
+            Decoded::Bad(_) => match frame::next_good(bytes, at + FRAME_ALIGN, position, salt) {
+                Some(next) => at = next,
+                None => break,
+            },
+        }
+    }
+    frames
 }
 
 /// Whether the published end can be true: its segment is there, or it is the start of one that was yet to be made.
@@ -66,14 +132,16 @@ fn is_plausible(files: &LogFiles, end: Position, segments: &[u64]) -> bool {
         }
 }
 
+/// The end, and how many frames lie between the published one and it.
 /// `None` when a good frame ends behind what is no frame: then the published end was not where the writer had come to, but damaged.
 fn end_after_process_death(
     files: &LogFiles,
     published: Position,
     segments: &[u64],
-) -> io::Result<Option<Position>> {
+) -> io::Result<Option<(Position, u64)>> {
     let log = &files.description;
     let mut end = published;
+    let mut frames = 0;
     // Bounded: each turn passes at least one frame, and a dead writer leaves at most a padding and a frame.
     'segments: while segments.binary_search(&log.segment_of(end)).is_ok() {
         let segment = open(files, log.segment_of(end))?;
@@ -83,7 +151,11 @@ fn end_after_process_death(
             // SAFETY: the one writer is this thread, and it is not writing.
             let bytes = unsafe { segment.committed(from, segment.len()) };
             match frame::decode(bytes, end, log.salt) {
-                Decoded::Payload { total, .. } | Decoded::Padding { total } => end += total as u64,
+                Decoded::Payload { total, .. } => {
+                    end += total as u64;
+                    frames += 1;
+                }
+                Decoded::Padding { total } => end += total as u64,
                 Decoded::Bad(_) => {
                     // SAFETY: as above.
                     let whole =
@@ -100,7 +172,7 @@ fn end_after_process_death(
             }
         }
     }
-    Ok(Some(end))
+    Ok(Some((end, frames)))
 }
 
 fn end_after_power_loss(
@@ -188,7 +260,8 @@ pub(crate) fn close(segment: &mut Segment, offset: usize, position: Position, sa
 }
 
 /// Puts a released position that can't be true back to the oldest segment: to deliver twice is better than to lose.
-fn settle_released(files: &LogFiles, end: Position, segments: &[u64]) {
+/// False when it had to be, or when nobody knows how many frames lie before it.
+fn settle_released(files: &LogFiles, end: Position, segments: &[u64]) -> bool {
     let oldest = segments
         .first()
         .map_or(end, |&oldest| files.description.start_of(oldest))
@@ -201,9 +274,14 @@ fn settle_released(files: &LogFiles, end: Position, segments: &[u64]) {
             files.dir.path.display()
         );
         gate.advance(oldest);
+        false
     } else if released < oldest {
         // The page is older than the segments: what lay before them had been released.
         gate.advance(oldest);
+        false
+    } else {
+        let known = &files.cursor.words().released_frames;
+        known.get(released).is_some()
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Writer {
     /// Where in the segment the next frame starts.
     offset: usize,
     end: Position,
+    /// How many frames lie before `end`.
+    frames: u64,
     /// The segment after this one was not asked for yet: the bound forbade it.
     next_unasked: bool,
     sync_always: bool,
@@ -45,7 +47,7 @@ impl Writer {
         options.check()?;
         let (files, lock) = creation::open_or_create(dir, options)?;
         let files = Arc::new(files);
-        let (segment, end) = recovery::recover(&files)?;
+        let (segment, end, frames) = recovery::recover(&files)?;
         let thread = |e| OpenError::io(dir, "start a thread", e);
         let preparer = Preparer::start(Arc::clone(&files)).map_err(thread)?;
         let syncer = match options.sync {
@@ -62,6 +64,7 @@ impl Writer {
             segment,
             offset,
             end,
+            frames,
             next_unasked: true,
             sync_always,
             files,
@@ -121,7 +124,9 @@ impl Writer {
         self.segment.commit(self.offset, word);
         self.offset += total;
         self.end += total as u64;
-        self.files.cursor.words().end.advance(self.end);
+        self.frames += 1;
+        let words = self.files.cursor.words();
+        words.publish(start, self.end, self.frames);
         if self.sync_always {
             self.segment.file.sync_data()?;
         }
@@ -139,6 +144,11 @@ impl Writer {
     /// The position behind the last committed frame.
     pub fn end(&self) -> Position {
         self.end
+    }
+
+    /// How many frames have been appended since the log was created: those before [`Writer::end`]. Exact also after kill -9.
+    pub fn frames(&self) -> u64 {
+        self.frames
     }
 
     /// Everything before this position is done with, says the reader.
@@ -219,9 +229,10 @@ impl Writer {
         recovery::close(&mut self.segment, self.offset, self.end, log.salt);
         let passed = std::mem::replace(&mut self.segment, segment);
         self.offset = SEGMENT_HEADER_BYTES as usize;
-        self.end = log.start_of(next);
+        let before = std::mem::replace(&mut self.end, log.start_of(next));
         self.next_unasked = true;
-        self.files.cursor.words().end.advance(self.end);
+        let words = self.files.cursor.words();
+        words.publish(before, self.end, self.frames);
         self.preparer.retire(passed);
         Ok(())
     }
