@@ -118,6 +118,26 @@ install_rocketmq() {
   rm -rf "$work"
 }
 
+# A clock that can be set for a process alone. Its path in MRMQ_LIBFAKETIME.
+ensure_faketime() {
+  local library
+  library=$(faketime_library) || { apt_install libfaketime && library=$(faketime_library); } ||
+    die "the package libfaketime brought no libfaketimeMT.so.1"
+  export MRMQ_LIBFAKETIME=$library
+}
+
+faketime_library() {
+  local found
+  found=$(compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1') && printf '%s\n' "${found%%$'\n'*}"
+}
+
+# Network namespaces, and dropping packets there.
+ensure_network_tools() {
+  PATH="$PATH:/sbin:/usr/sbin"
+  have ip || apt_install iproute2
+  have iptables || apt_install iptables
+}
+
 # bindgen, for the check that the committed bindings still match Mosquitto's headers.
 ensure_libclang() {
   compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || apt_install libclang-dev

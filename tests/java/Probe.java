@@ -179,6 +179,8 @@ public final class Probe {
                 return maxOffsets(clients, question.getString("topic"));
             case "committed":
                 return committed(clients, question.getString("group"), question.getString("topic"));
+            case "replicas":
+                return replicas(clients, question.getString("controller"), question.getString("broker"));
             default:
                 throw new IllegalArgumentException("unknown op " + operation);
         }
@@ -349,6 +351,16 @@ public final class Probe {
         JSONObject answer = new JSONObject();
         answer.put("committed", committed);
         answer.put("there", there);
+        return answer;
+    }
+
+    /** The master of a broker name as the name server has it, and how many brokers the controller has in sync. */
+    private static JSONObject replicas(Clients clients, String controller, String broker) throws Exception {
+        JSONObject answer = new JSONObject();
+        BrokerData addresses = clients.admin().examineBrokerClusterInfo().getBrokerAddrTable().get(broker);
+        answer.put("master", addresses == null ? null : addresses.getBrokerAddrs().get(0L));
+        var known = clients.admin().getInSyncStateData(controller, java.util.List.of(broker)).getReplicasInfoTable().get(broker);
+        answer.put("in_sync", known == null ? 0 : known.getInSyncReplicas().size());
         return answer;
     }
 

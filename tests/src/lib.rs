@@ -21,6 +21,7 @@ pub mod ledger;
 pub mod mqtt;
 pub mod probe;
 pub mod proc;
+pub mod rig;
 pub mod rocketmq;
 pub mod wait;
 

@@ -158,6 +158,24 @@ impl Topic {
     }
 }
 
+/// The brokers of one name, as a controller has them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replicas {
+    /// `HOST:PORT` of the master that the name server tells clients.
+    pub master: Option<String>,
+    /// How many have all that the master has, the master too.
+    pub in_sync: usize,
+}
+
+/// What a controller says of the brokers of one name; `None` while it doesn't answer.
+pub fn replicas(namesrv: &str, controller: &str, broker_name: &str) -> Option<Replicas> {
+    let answer = try_ask(json!({ "op": "replicas", "namesrv": namesrv, "controller": controller, "broker": broker_name })).ok()?;
+    Some(Replicas {
+        master: answer["master"].as_str().map(str::to_owned),
+        in_sync: usize::try_from(answer["in_sync"].as_u64()?).ok()?,
+    })
+}
+
 /// A name that no other test and no other run uses.
 pub fn unique(label: &str) -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
