@@ -13,6 +13,7 @@ use crate::downlink::Downlink;
 use crate::events::Publish;
 use crate::inject::Injector;
 use crate::logger::LogQueue;
+use crate::login_gate::LoginGate;
 use crate::sidecar::Supervisor;
 use crate::spool;
 use crate::uplink::{Outcome, Uplink, Wanted};
@@ -36,6 +37,7 @@ pub(crate) struct Bridge {
     parts: Parts,
     wills: WillTracker,
     wanted: Rc<Wanted>,
+    gate: LoginGate,
     ticked: bool,
 }
 
@@ -46,6 +48,8 @@ pub(crate) struct Ticked {
     pub(crate) first: bool,
     /// When 2.1 should call again: 0 at each turn of its loop (the bell causes those), else milliseconds.
     pub(crate) next_ms: i64,
+    /// New logins are refused.
+    pub(crate) logins_refused: bool,
 }
 
 /// Pace of the ticks of a 2.1 broker that nothing wakes.
@@ -54,10 +58,12 @@ const TICK_WITHOUT_BELL_MS: i64 = 50;
 impl Bridge {
     pub(crate) fn new(parts: Parts) -> Bridge {
         let wanted = parts.uplink.wanted();
+        let gate = LoginGate::new(&parts.config);
         Bridge {
             parts,
             wills: WillTracker::new(),
             wanted,
+            gate,
             ticked: false,
         }
     }
@@ -77,6 +83,20 @@ impl Bridge {
     /// Shared with the entry point, which needs it even after a panic.
     pub(crate) fn wanted(&self) -> Rc<Wanted> {
         Rc::clone(&self.wanted)
+    }
+
+    /// Whether logins are refused when the spool is nearly full.
+    pub(crate) fn may_refuse_logins(&self) -> bool {
+        self.gate.is_wanted()
+    }
+
+    /// BASIC_AUTH: whether this login has to be refused. `told_later`: CONNECT tells when the client is there.
+    pub(crate) fn login(&mut self, client: usize, told_later: bool) -> bool {
+        let refused = self.gate.refuses(client, None);
+        if !refused && !told_later {
+            self.gate.joined(client);
+        }
+        refused
     }
 
     /// MESSAGE. What was kept before this returns is kept for good, and the broker acknowledges after it.
@@ -124,6 +144,7 @@ impl Bridge {
         self.wills.settle(verdict, &mut |will| uplink.will(will));
         if alive {
             self.wills.on_alive(client);
+            self.gate.joined(client);
         }
     }
 
@@ -134,6 +155,7 @@ impl Bridge {
 
     /// DISCONNECT and CLIENT_OFFLINE.
     pub(crate) fn gone(&mut self, client: usize, verdict: Verdict<'_>) {
+        self.gate.gone(client);
         let uplink = &mut self.parts.uplink;
         self.wills
             .on_gone(client, verdict, &mut |will| uplink.will(will));
@@ -145,6 +167,8 @@ impl Bridge {
         let uplink = &mut parts.uplink;
         self.wills.on_tick(verdict, &mut |will| uplink.will(will));
         let first = !std::mem::replace(&mut self.ticked, true);
+        let (used, max) = uplink.fill();
+        self.gate.on_tick(used, max, uplink.has_no_room());
         let drained = parts.downlink.tick(broker);
         if drained.opened
             && let Some(waiter) = parts.downlink.waiter()
@@ -166,7 +190,11 @@ impl Bridge {
         } else {
             TICK_WITHOUT_BELL_MS
         };
-        Ticked { first, next_ms }
+        Ticked {
+            first,
+            next_ms,
+            logins_refused: self.gate.is_closed(),
+        }
     }
 
     /// The bell was chosen.
@@ -193,6 +221,7 @@ impl Bridge {
 
     /// RELOAD: the rules file again. Bad rules leave the old ones at work.
     pub(crate) fn reload(&mut self) {
+        self.gate.on_reload();
         match self.try_reload() {
             Ok(()) => {
                 let config = &self.parts.config;

@@ -23,6 +23,7 @@ mod ffi;
 mod inject;
 mod limit;
 mod logger;
+mod login_gate;
 mod reject;
 #[allow(unsafe_code)] // one `pre_exec`
 mod sidecar;

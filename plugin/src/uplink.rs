@@ -5,7 +5,7 @@
 //! vDSO's, the frame is encoded in place in the mapped log.
 
 use std::rc::Rc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use handoff::{AppendError, Counters, Writer};
 use protocol::config::SpoolFull;
@@ -77,7 +77,12 @@ pub(crate) struct Uplink {
     ids: Vec<u32>,
     properties: PropertyBuffer,
     complaints: Complaints,
+    /// The disk had no room for the log a moment ago.
+    no_room: Option<Instant>,
 }
+
+/// How long a full disk is taken for full without another try: when nobody may log in, nobody may try.
+const NO_ROOM_FOR: Duration = Duration::from_secs(5);
 
 impl Uplink {
     pub(crate) fn new(
@@ -94,7 +99,18 @@ impl Uplink {
             ids: Vec::with_capacity(64),
             properties: PropertyBuffer::with_capacity(4096),
             complaints: Complaints::default(),
+            no_room: None,
         }
+    }
+
+    /// Bytes of the log that wait, and how many it may hold.
+    pub(crate) fn fill(&self) -> (u64, u64) {
+        (self.writer.used_bytes(), self.writer.bytes_max())
+    }
+
+    /// Whether the disk had no room for the log a moment ago.
+    pub(crate) fn has_no_room(&self) -> bool {
+        self.no_room.is_some_and(|at| at.elapsed() < NO_ROOM_FOR)
     }
 
     /// The rules in use.
@@ -210,6 +226,7 @@ impl Uplink {
                 self.counters.add(count::UPLINK_APPENDED, 1);
                 self.counters.add(count::UPLINK_BYTES, len as u64);
                 self.complaints.full = false;
+                self.no_room = None;
                 Outcome::Kept
             }
             Err(error) => self.not_kept(message, &error),
@@ -220,6 +237,9 @@ impl Uplink {
     fn not_kept(&mut self, message: &Message<'_>, error: &AppendError) -> Outcome {
         let acknowledged = message.qos != QoS::AtMostOnce && !message.will;
         let full = matches!(error, AppendError::Full | AppendError::NoSpace(_));
+        if matches!(error, AppendError::NoSpace(_)) {
+            self.no_room = Some(Instant::now());
+        }
         let (counter, outcome) = match (full, acknowledged) {
             (true, true) if self.policy == SpoolFull::Drop => {
                 (count::UPLINK_DROPPED_FULL, Outcome::Dropped)

@@ -39,6 +39,12 @@ pub const RELOADS_FAILED: usize = 16;
 pub const BROKER_VERSION: usize = 17;
 /// When the plugin started: milliseconds of the Unix epoch.
 pub const STARTED_AT_MS: usize = 18;
+/// Logins refused because the spool was filled beyond its high-water mark.
+pub const LOGINS_REFUSED: usize = 19;
+/// Deliveries of downlink messages that Mosquitto dropped because the queue of the client was full.
+pub const DOWNLINK_QUEUE_DROPPED: usize = 20;
+/// How often the downlink was held because the queue of a connected client was full.
+pub const DOWNLINK_HOLDS: usize = 21;
 
 /// Names of the counters, by index.
 pub const NAMES: &[&str] = &[
@@ -61,9 +67,12 @@ pub const NAMES: &[&str] = &[
     "reloads_failed",
     "broker_version",
     "started_at_ms",
+    "logins_refused",
+    "downlink_queue_dropped",
+    "downlink_holds",
 ];
 
-const _: () = assert!(NAMES.len() == STARTED_AT_MS + 1);
+const _: () = assert!(NAMES.len() == DOWNLINK_HOLDS + 1);
 
 /// How many counters there are: the size to create the page with.
 pub const COUNT: usize = NAMES.len();

@@ -53,6 +53,8 @@ fn what_is_not_given_has_the_documented_default() {
         SpoolSync::Interval(Duration::from_secs(1))
     );
     assert_eq!(config.spool_full, SpoolFull::Refuse);
+    assert_eq!(config.spool_high_water, 90);
+    assert_eq!(config.downlink_hold, Duration::from_secs(10));
     assert_eq!(
         (config.downlink_bytes_max, config.downlink_segment_bytes()),
         (64 << 20, 8 << 20)
@@ -108,6 +110,8 @@ fn every_option_is_read() {
         ("spool_segment_bytes", "64 KiB"),
         ("spool_sync", "interval 250"),
         ("spool_full", "drop"),
+        ("spool_high_water", "75 %"),
+        ("downlink_hold", "1500ms"),
         ("downlink_bytes_max", "8MiB"),
         ("downlink_per_tick", "1"),
         ("downlink_from", "earliest"),
@@ -148,6 +152,8 @@ fn every_option_is_read() {
         ["a/# A", "b/# B"]
     );
     assert_eq!(config.sidecar_path, Some(PathBuf::from("/usr/bin/x")));
+    assert_eq!(config.spool_high_water, 75);
+    assert_eq!(config.downlink_hold, Duration::from_millis(1500));
     assert_eq!(config.topic_missing_timeout, Duration::ZERO);
     assert_eq!(config.http_listen.unwrap().port(), 8080);
     assert_eq!(
@@ -207,6 +213,24 @@ fn what_is_wrong_is_named_with_option_value_and_what_is_allowed() {
             "spool_full",
             "Drop",
             "is not one of its words; the nearest is \"drop\" (allowed: refuse, drop)",
+        ),
+        (
+            "spool_high_water",
+            "0.9",
+            "is not a number with a percent sign (allowed: 1% to 100%, such as 90%)",
+        ),
+        ("spool_high_water", "0%", "is out of range (allowed: 1%"),
+        ("spool_high_water", "101%", "is out of range"),
+        (
+            "spool_high_water",
+            "ninety%",
+            "is not a whole number in range",
+        ),
+        ("downlink_hold", "10", "is not a time with its unit"),
+        (
+            "downlink_hold",
+            "1h",
+            "is out of range (allowed: 0 to 10min",
         ),
         (
             "downlink_per_tick",

@@ -248,6 +248,27 @@ fn included_files_come_in_mosquittos_order_and_begin_with_no_plugin_and_no_liste
 }
 
 #[test]
+fn the_limits_of_a_clients_queue_are_read() {
+    let defaults = parse("").queue_limits;
+    assert_eq!((defaults.messages, defaults.bytes), (1000, 0));
+    let limits =
+        parse("max_queued_messages 7\nmax_queued_bytes 8\nmax_inflight_bytes 9\n").queue_limits;
+    assert_eq!(
+        (limits.messages, limits.bytes, limits.inflight_bytes),
+        (7, 8, 9)
+    );
+    let none = parse("max_queued_messages -1\nmax_queued_bytes many\n");
+    assert_eq!(
+        (none.queue_limits.messages, none.queue_limits.bytes),
+        (0, 0)
+    );
+    assert_eq!(
+        none.warnings[0].problem,
+        "max_queued_bytes \"many\" is not a number"
+    );
+}
+
+#[test]
 fn a_file_that_can_not_be_read_is_named() {
     let error = MosquittoConf::read(Path::new("/nowhere/mosquitto.conf")).unwrap_err();
     let MosquittoConfError::Io { path, .. } = &error else {

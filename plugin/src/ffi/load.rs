@@ -1,11 +1,11 @@
 //! Loading and unloading: from Mosquitto's call to a running bridge, and back.
 
 use std::cell::{Cell, RefCell};
-use std::io;
 
 use log::Level;
 use protocol::config::Wake as WakeOption;
 
+use super::auth::Auth;
 use super::broker::Broker;
 use super::guard::Guard;
 use super::plugin::{Plugin, read_acl_file};
@@ -16,7 +16,7 @@ use crate::bridge::Bridge;
 use crate::broker_conf::BrokerConf;
 use crate::logger::LogQueue;
 use crate::start::{StartError, Surroundings, start};
-use crate::wake::{self, AuthPlan, Bell, Credentials, EpollBell, PingBell};
+use crate::wake::{self, AuthPlan, Bell, EpollBell, PingBell};
 
 impl Plugin {
     /// What `mosquitto_plugin_init` does. `None`: it failed, and the log says why.
@@ -56,7 +56,7 @@ impl Plugin {
         };
         let bridge = start(options, &around, Some(logs))?;
         let acl = acl::plan(&around.conf.deciders(), is_2_1);
-        let auth = auth(&bridge, &around).map_err(StartError::Thread)?;
+        let auth = Auth::new(&bridge, &around).map_err(StartError::Thread)?;
         let access = broker.access_check(is_2_1);
         let plugin = Box::new(Plugin {
             broker: broker.clone(),
@@ -96,9 +96,8 @@ impl Plugin {
         if self.acl.borrow().answer.is_some() {
             events.push(Event::AclCheck);
         }
-        if matches!(*self.auth.borrow(), Some((AuthPlan::Answer(_), _))) {
-            // Taken back at the first tick unless the connection is the bell: to be asked before a password_file,
-            // it has to be registered before that is.
+        if self.auth.borrow().from_the_start() {
+            // To be asked before a password_file, it has to be registered before that is.
             events.push(Event::BasicAuth);
         }
         for event in events {
@@ -127,6 +126,7 @@ impl Plugin {
                 config.spool_dir.display()
             ),
         );
+        self.announce_auth();
         let acl = self.acl.borrow();
         if let Some(warning) = &acl.warning {
             self.broker.log(Level::Warn, warning);
@@ -145,11 +145,7 @@ impl Plugin {
         let bell = self
             .eventfd(bridge.wake_option())
             .or_else(|| self.pingreq());
-        if !matches!(bell, Some(Bell::Pingreq(_)))
-            && let Ok(mut registrations) = self.registrations.try_borrow_mut()
-        {
-            registrations.remove(&self.broker, Event::BasicAuth);
-        }
+        self.keep_auth(matches!(bell, Some(Bell::Pingreq(_))));
         bridge.set_bell(bell);
     }
 
@@ -170,8 +166,8 @@ impl Plugin {
 
     fn pingreq(&self) -> Option<Bell> {
         let auth = self.auth.borrow();
-        let (plan, credentials) = auth.as_ref()?;
-        if let AuthPlan::Impossible(why) = plan {
+        let credentials = auth.credentials.as_ref()?;
+        if let AuthPlan::Impossible(why) = &auth.plan {
             log::warn!("no wake-up connection to the broker: {why}");
             return None;
         }
@@ -205,15 +201,4 @@ fn probe_2_1(broker: &Broker, identifier: *mut c::mosquitto_plugin_id_t) -> bool
     let result = unsafe { probe.add(broker, Event::ClientOffline, std::ptr::null_mut()) };
     probe.clear(broker);
     result == c::MOSQ_ERR_SUCCESS
-}
-
-fn auth(bridge: &Bridge, around: &Surroundings) -> io::Result<Option<(AuthPlan, Credentials)>> {
-    if bridge.wake_option() == WakeOption::Eventfd {
-        return Ok(None);
-    }
-    let Ok(conf) = &around.conf.conf else {
-        return Ok(None);
-    };
-    let plan = wake::auth_plan(conf, &around.conf.deciders(), around.is_2_1);
-    Ok(Some((plan, Credentials::new()?)))
 }

@@ -25,6 +25,7 @@ pub(crate) mod bindings {
     #[rustfmt::skip]
     pub(crate) mod library;
 }
+mod auth;
 pub(crate) mod borrow;
 pub(crate) mod broker;
 pub(crate) mod entry;

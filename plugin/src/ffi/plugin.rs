@@ -7,6 +7,7 @@ use std::rc::Rc;
 use handoff::Counters;
 use protocol::counters as count;
 
+use super::auth::Auth;
 use super::borrow::{CText, borrow_bytes, borrow_text};
 use super::broker::{AccessCheck, Broker, Ending, RawWrite};
 use super::c;
@@ -21,7 +22,6 @@ use crate::events::{Client, Publish};
 use crate::reject::refusal;
 use crate::start::Surroundings;
 use crate::uplink::{Outcome, Wanted};
-use crate::wake::{AuthPlan, Credentials};
 use crate::wills::Will;
 
 /// The plugin as Mosquitto's userdata. Callbacks get it shared: an access check that we ask for calls back into us.
@@ -41,7 +41,7 @@ pub(crate) struct Plugin {
     pub(super) ending: Ending,
     /// An access check of our own is under way.
     pub(super) asking: Cell<bool>,
-    pub(super) auth: RefCell<Option<(AuthPlan, Credentials)>>,
+    pub(super) auth: RefCell<Auth>,
 }
 
 impl Plugin {
@@ -221,25 +221,6 @@ impl Plugin {
         self.ask(&will.client(), will.topic(), &raw)
     }
 
-    /// BASIC_AUTH: lets our own connection in, and decides nothing else.
-    pub(super) fn basic_auth(&self, event: &mut c::mosquitto_evt_basic_auth) -> c_int {
-        let auth = self.auth.borrow();
-        let Some((plan, credentials)) = auth.as_ref() else {
-            return c::MOSQ_ERR_PLUGIN_DEFER;
-        };
-        // SAFETY: the client of this event.
-        let id = unsafe { self.broker.client_id(event.client) };
-        // SAFETY: null or a C string, the broker's until we return.
-        let password = unsafe { borrow_text(event.password) }.text();
-        if id.text().is_some_and(|id| credentials.admit(id, password)) {
-            return c::MOSQ_ERR_SUCCESS;
-        }
-        match plan {
-            AuthPlan::Answer(code) => *code,
-            AuthPlan::Impossible(_) => c::MOSQ_ERR_PLUGIN_DEFER,
-        }
-    }
-
     /// TICK.
     pub(super) fn tick(&self, event: &mut c::mosquitto_evt_tick) -> c_int {
         let ticked = self.guarded("TICK", |bridge| {
@@ -250,6 +231,7 @@ impl Plugin {
             bridge.drain_logs(|level, text| self.broker.log(level, text));
             ticked
         });
+        self.follow_gate(ticked.is_some_and(|ticked| ticked.logins_refused));
         // Where 2.0 has `next_ns`, which it ignores, 2.1 has `next_ms`. Without it 2.1 may sleep for a day.
         event.next_s = 0;
         event.next_ns = ticked.map_or(1000, |ticked| ticked.next_ms);

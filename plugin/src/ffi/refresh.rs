@@ -7,11 +7,12 @@ use super::plugin::{Plugin, read_acl_file};
 use super::registration::Event;
 use crate::acl;
 use crate::broker_conf::BrokerConf;
-use crate::wake::{self, AuthPlan};
 
 impl Plugin {
     /// Called by RELOAD, after the broker has read its configuration and before it takes the files in use.
     pub(super) fn refresh_neutral_answers(&self) {
+        // Those who are there are checked next, and are none of the gate's business.
+        self.follow_gate(false);
         let fresh = BrokerConf::of_this_process(self.around.plugin.clone());
         // Plugins are not loaded again: those of the start are still the ones.
         let conf = match fresh.with_plugins_of(&self.around.conf) {
@@ -42,22 +43,7 @@ impl Plugin {
         }
     }
 
-    fn refresh_auth(&self, conf: &BrokerConf) {
-        let Ok(parsed) = &conf.conf else { return };
-        let plan = wake::auth_plan(parsed, &conf.deciders(), self.around.is_2_1);
-        if !self.registrations.borrow().has(Event::BasicAuth) {
-            return;
-        }
-        if let AuthPlan::Impossible(why) = plan {
-            self.set_registered(Event::BasicAuth, false);
-            log::warn!("the wake-up connection can't be made again once it ends: {why}");
-        }
-        if let Some((current, _)) = self.auth.borrow_mut().as_mut() {
-            *current = plan;
-        }
-    }
-
-    fn set_registered(&self, event: Event, wanted: bool) {
+    pub(super) fn set_registered(&self, event: Event, wanted: bool) {
         let has = self.registrations.borrow().has(event);
         if wanted && !has {
             let code = self.register(event);

@@ -8,7 +8,6 @@ use protocol::config::mosquitto_conf::{Listener, MosquittoConf};
 use super::pingreq::Address;
 use crate::acl::Deciders;
 use crate::events::BrokerVersion;
-use crate::ffi::broker::ERR_PLUGIN_IGNORE;
 use crate::ffi::c;
 
 /// The bell in use; the numbers stand in the counters page.
@@ -42,17 +41,23 @@ pub(crate) enum AuthPlan {
     Impossible(&'static str),
 }
 
-/// The same trap as in `acl`: on 2.0 a DEFER of ours, where nobody else checks logins, turns "anonymous allowed" into
-/// "refused" for clients with a user name.
-pub(crate) fn auth_plan(conf: &MosquittoConf, deciders: &Deciders, is_2_1: bool) -> AuthPlan {
+/// Plugins that check every login: beside them our DEFER changes nothing.
+const LOGIN_CHECKERS: &[&str] = &["mosquitto_dynamic_security", "mosquitto-auth", "go-auth"];
+
+/// For Mosquitto 2.0. The same trap as in `acl`: a DEFER of ours, where nobody else checks logins, turns "anonymous
+/// allowed" into "refused" for clients with a user name. (2.1 keeps DEFER and IGNORE of several callbacks apart here:
+/// IGNORE is always neutral.)
+pub(crate) fn auth_plan(conf: &MosquittoConf, deciders: &Deciders) -> AuthPlan {
     if deciders.unknown.is_some() {
         return AuthPlan::Impossible("mosquitto.conf could not be read");
     }
-    if is_2_1 {
-        // 2.1 keeps DEFER and IGNORE of several callbacks apart here: IGNORE is always neutral.
-        return AuthPlan::Answer(ERR_PLUGIN_IGNORE);
-    }
-    if conf.has_password_file() && !conf.per_listener_settings {
+    let checked = conf.has_password_file()
+        || deciders
+            .before
+            .iter()
+            .chain(&deciders.after)
+            .any(|path| LOGIN_CHECKERS.iter().any(|name| path.contains(name)));
+    if checked && !conf.per_listener_settings {
         return AuthPlan::Answer(c::MOSQ_ERR_PLUGIN_DEFER);
     }
     if !deciders.before.is_empty() || !deciders.after.is_empty() {
@@ -126,14 +131,21 @@ mod tests {
         let open = conf("listener 1883\nallow_anonymous true\n");
         let closed = conf("listener 1883\n");
         let file = conf("listener 1883\npassword_file /p\n");
-        assert_eq!(auth_plan(&open, &nobody, true), AuthPlan::Answer(32));
-        assert_eq!(auth_plan(&open, &nobody, false), AuthPlan::Answer(0));
-        assert_eq!(auth_plan(&closed, &nobody, false), AuthPlan::Answer(17));
-        assert_eq!(auth_plan(&file, &nobody, false), AuthPlan::Answer(17));
-        assert!(matches!(
-            auth_plan(&open, &other, false),
-            AuthPlan::Impossible(_)
-        ));
+        assert_eq!(auth_plan(&open, &nobody), AuthPlan::Answer(0));
+        assert_eq!(auth_plan(&closed, &nobody), AuthPlan::Answer(17));
+        assert_eq!(auth_plan(&file, &nobody), AuthPlan::Answer(17));
+        let unknown = |conf: &MosquittoConf, deciders: &Deciders| {
+            matches!(auth_plan(conf, deciders), AuthPlan::Impossible(_))
+        };
+        assert!(unknown(&open, &other));
+        let dynsec = Deciders {
+            before: vec!["/usr/lib/mosquitto_dynamic_security.so".to_owned()],
+            ..Deciders::default()
+        };
+        assert_eq!(auth_plan(&open, &dynsec), AuthPlan::Answer(17));
+        // On which listener it is can't be told.
+        let listeners = conf("per_listener_settings true\nlistener 1883\nallow_anonymous true\n");
+        assert!(unknown(&listeners, &dynsec));
     }
 
     #[test]

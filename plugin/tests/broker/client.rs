@@ -15,6 +15,7 @@ pub(crate) struct Login<'a> {
     pub(crate) v5: bool,
     pub(crate) will: Option<(&'a str, &'a str)>,
     pub(crate) username: Option<&'a str>,
+    pub(crate) password: Option<&'a str>,
     /// Seconds until the will is sent (MQTT 5).
     pub(crate) will_delay: Option<u32>,
 }
@@ -58,7 +59,8 @@ impl Client {
         };
         let flags = 2
             | if login.will.is_some() { 4 } else { 0 }
-            | if login.username.is_some() { 128 } else { 0 };
+            | if login.username.is_some() { 128 } else { 0 }
+            | if login.password.is_some() { 64 } else { 0 };
         let mut body = vec![
             0,
             4,
@@ -94,6 +96,9 @@ impl Client {
         }
         if let Some(name) = login.username {
             text(&mut body, name.as_bytes());
+        }
+        if let Some(password) = login.password {
+            text(&mut body, password.as_bytes());
         }
         client.send(&packet(0x10, &body));
         let answer = client.read().expect("a CONNACK");

@@ -10,6 +10,7 @@ mod access;
 mod client;
 mod downlink;
 mod life;
+mod logins;
 mod refusals;
 mod support;
 mod uplink;

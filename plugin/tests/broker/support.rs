@@ -84,6 +84,7 @@ pub(crate) struct Setup {
     before: String,
     after: String,
     options: String,
+    with_plugin: bool,
 }
 
 impl Setup {
@@ -118,6 +119,15 @@ impl Setup {
             before,
             after,
             options,
+            with_plugin: true,
+        }
+    }
+
+    /// A Mosquitto without us, to compare with.
+    pub(crate) fn without_plugin(version: &Version) -> Setup {
+        Setup {
+            with_plugin: false,
+            ..Setup::bare(version)
         }
     }
 
@@ -155,11 +165,14 @@ impl Setup {
             fs::copy(plugin(), &so).expect("copied");
         }
         let conf = format!(
-            "user root\nlog_dest stderr\nlog_type all\n{}listener {} 127.0.0.1\nplugin {}\n{}{}",
+            "user root\nlog_dest stderr\nlog_type all\n{}listener {} 127.0.0.1\n{}{}",
             self.before,
             self.port,
-            so.display(),
-            self.options,
+            if self.with_plugin {
+                format!("plugin {}\n{}", so.display(), self.options)
+            } else {
+                String::new()
+            },
             self.after
         );
         let conf = self.write("mosquitto.conf", &conf);
@@ -185,7 +198,12 @@ impl Setup {
                 broker.log()
             );
             // The first tick says how the broker is woken.
-            (broker.log().contains("woken")
+            let ready = if broker.setup.with_plugin {
+                "woken"
+            } else {
+                "running"
+            };
+            (broker.log().contains(ready)
                 && TcpStream::connect(("127.0.0.1", broker.port())).is_ok())
             .then_some(())
         });
@@ -290,6 +308,13 @@ impl Uplink {
     pub(crate) fn with<T>(&mut self, look: impl FnOnce(&Message<'_>) -> T) -> T {
         let frame = self.0.poll().expect("a good log").expect("a message");
         look(&Message::decode(frame.payload).expect("a message"))
+    }
+
+    /// RocketMQ has taken everything.
+    pub(crate) fn release_all(&mut self) {
+        while self.0.poll().expect("a good log").is_some() {}
+        let position = self.0.position();
+        self.0.release(position);
     }
 
     pub(crate) fn next(&mut self) -> String {

@@ -45,10 +45,14 @@ pub struct Config {
     pub spool_sync: SpoolSync,
     /// What happens when the spool is full.
     pub spool_full: SpoolFull,
+    /// Percent of `spool_bytes_max` beyond which new logins are refused; 100: never.
+    pub spool_high_water: u8,
     /// Bound of the downlink log.
     pub downlink_bytes_max: u64,
     /// Messages handed to the broker in one turn of its loop, at most.
     pub downlink_per_tick: u32,
+    /// How long one connected client that takes nothing may hold up the others.
+    pub downlink_hold: Duration,
     /// Where a downlink starts when the group has no offset.
     pub downlink_from: StartFrom,
     /// MQTT → RocketMQ, those of the rules file last.

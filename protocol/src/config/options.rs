@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::choices::{Layout, Level, SidecarMode, SpoolFull, SpoolSync, StartFrom, Wake};
 use super::values::{
-    absolute, count, group, http_listen, name_servers, node_id, not_among, segment, show_path,
-    size, spool_dir, time,
+    absolute, count, group, http_listen, name_servers, node_id, not_among, percent, segment,
+    show_path, size, spool_dir, time,
 };
 use super::{Config, node, units};
 use crate::rules::{DownlinkRule, RuleError, UplinkRule};
@@ -159,8 +159,19 @@ pub(super) const OPTIONS: &[Spec] = &[
         |config| vec![config.spool_sync.to_string()]
     ),
     word_option!(spool_full, SpoolFull, "refuse, drop"),
+    option!(
+        spool_high_water,
+        "1% to 100%, such as 90%",
+        |value| percent(value)?,
+        |config| vec![format!("{}%", config.spool_high_water)]
+    ),
     size_option!(downlink_bytes_max, MIB..=TIB, "1MiB to 1TiB"),
     count_option!(downlink_per_tick, 1..=100_000, "1 to 100000"),
+    time_option!(
+        downlink_hold,
+        600,
+        "0 to 10min with a unit: 500ms, 10s, 1min"
+    ),
     word_option!(downlink_from, StartFrom, "latest, earliest"),
     option!(
         rules_file,
@@ -240,8 +251,10 @@ pub(super) fn defaults() -> Config {
         spool_segment_bytes: 16 * MIB,
         spool_sync: SpoolSync::Interval(SpoolSync::DEFAULT_INTERVAL),
         spool_full: SpoolFull::Refuse,
+        spool_high_water: 90,
         downlink_bytes_max: 64 * MIB,
         downlink_per_tick: 256,
+        downlink_hold: Duration::from_secs(10),
         downlink_from: StartFrom::Latest,
         uplink: Vec::new(),
         downlink: Vec::new(),

@@ -65,6 +65,15 @@ pub(super) fn count(value: &str, range: RangeInclusive<u32>) -> Result<u32, Prob
     }
 }
 
+/// A whole number of percent, from 1 to 100, with its sign.
+pub(super) fn percent(value: &str) -> Result<u8, Problem> {
+    let number = value
+        .strip_suffix('%')
+        .ok_or("is not a number with a percent sign")?;
+    // In range: it fits.
+    count(number.trim_end(), 1..=100).map(|percent| u8::try_from(percent).unwrap_or(100))
+}
+
 pub(super) fn name_servers(value: &str) -> Result<Vec<String>, Problem> {
     value.split(';').map(str::trim).map(name_server).collect()
 }

@@ -4,10 +4,13 @@
 //! option ends at a blank. State that goes from line to line (the listener, the plugin that `plugin_opt_` lines belong
 //! to) begins anew in each file of an `include_dir`. What is not listed here is skipped: the broker complains about it.
 
+mod limits;
 mod parse;
 
 use std::io;
 use std::path::{Path, PathBuf};
+
+pub use limits::QueueLimits;
 
 /// File names of this bridge's plugin.
 const OUR_FILES: &[&str] = &["mosquitto_rocketmq.so", "libmosquitto_rocketmq.so"];
@@ -126,6 +129,8 @@ pub struct MosquittoConf {
     pub local_only: bool,
     /// All plugins, in the order of their lines.
     pub plugins: Vec<PluginLine>,
+    /// What a client's queue holds.
+    pub queue_limits: QueueLimits,
     /// Lines that Mosquitto reads otherwise than they look.
     pub warnings: Vec<Warning>,
 }

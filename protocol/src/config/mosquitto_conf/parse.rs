@@ -173,6 +173,7 @@ impl Reader {
                 file.listener = Current::Default;
             }
             "bind_address" => self.default_listener.host = Some(first_word(text).to_owned()),
+            _ if self.conf.queue_limits.line(key, text)? => {}
             _ => return self.listener_option(file, key, text),
         }
         Ok(())
