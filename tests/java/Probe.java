@@ -62,6 +62,18 @@ public final class Probe {
             return "probe-" + role + "-" + ProcessHandle.current().pid() + "-" + namesrv.replaceAll("[^0-9A-Za-z]", "_");
         }
 
+        synchronized void end() {
+            if (producer != null) {
+                producer.shutdown();
+            }
+            if (consumer != null) {
+                consumer.shutdown();
+            }
+            if (admin != null) {
+                admin.shutdown();
+            }
+        }
+
         synchronized DefaultMQProducer producer() throws MQClientException {
             if (producer == null) {
                 DefaultMQProducer made = new DefaultMQProducer("PROBE_PRODUCER");
@@ -163,6 +175,13 @@ public final class Probe {
     private static JSONObject answer(JSONObject question) throws Exception {
         String operation = question.getString("op");
         if ("ping".equals(operation)) {
+            return new JSONObject();
+        }
+        if ("forget".equals(operation)) {
+            Clients forgotten = CLIENTS.remove(question.getString("namesrv"));
+            if (forgotten != null) {
+                forgotten.end();
+            }
             return new JSONObject();
         }
         Clients clients = CLIENTS.computeIfAbsent(question.getString("namesrv"), Clients::new);
@@ -267,12 +286,13 @@ public final class Probe {
             }
         }
         SendResult result;
+        long limit = wanted.getLongValue("timeout_ms", 30_000);
         Integer queue = wanted.getInteger("queue");
         if (queue == null) {
-            result = clients.producer().send(message, 30_000);
+            result = clients.producer().send(message, limit);
         } else {
             result = clients.producer().send(message, (queues, one, id) -> queues.stream()
-                .filter(candidate -> candidate.getQueueId() == (Integer) id).findFirst().orElseThrow(), queue, 30_000);
+                .filter(candidate -> candidate.getQueueId() == (Integer) id).findFirst().orElseThrow(), queue, limit);
         }
         if (result.getSendStatus() != SendStatus.SEND_OK) {
             throw new IllegalStateException("sent with " + result.getSendStatus());

@@ -55,6 +55,7 @@ pub struct Produced {
     keys: Option<String>,
     properties: BTreeMap<String, String>,
     queue: Option<i32>,
+    timeout_ms: Option<u32>,
 }
 
 impl Produced {
@@ -92,7 +93,7 @@ impl Produced {
 
     fn json(&self) -> Value {
         json!({ "body": STANDARD.encode(&self.body), "tag": self.tag, "keys": self.keys,
-                "properties": self.properties, "queue": self.queue })
+                "properties": self.properties, "queue": self.queue, "timeout_ms": self.timeout_ms })
     }
 }
 
@@ -141,6 +142,18 @@ impl Topic {
         );
     }
 
+    /// Produces one message to the queue that it names, in one attempt that may fail: true once RocketMQ has stored it.
+    ///
+    /// False says nothing: it may have been stored all the same.
+    pub fn try_produce(&self, mut message: Produced, limit: Duration) -> bool {
+        // Where a queue is named, RocketMQ's producer does not try again by itself.
+        message.queue = Some(message.queue.unwrap_or(0));
+        message.timeout_ms = u32::try_from(limit.as_millis()).ok();
+        let messages = [message.json()];
+        try_ask(json!({ "op": "produce", "namesrv": self.namesrv, "topic": self.name, "messages": messages }))
+            .is_ok()
+    }
+
     /// What a consumer group has committed and what there is, each summed over the queues; `None` while the group is unknown.
     pub fn committed(&self, group: &str) -> Option<(i64, i64)> {
         let answer = try_ask(json!({ "op": "committed", "namesrv": self.namesrv, "topic": self.name, "group": group })).ok()?;
@@ -174,6 +187,12 @@ pub fn replicas(namesrv: &str, controller: &str, broker_name: &str) -> Option<Re
         master: answer["master"].as_str().map(str::to_owned),
         in_sync: usize::try_from(answer["in_sync"].as_u64()?).ok()?,
     })
+}
+
+/// Ends the Java clients of a RocketMQ that goes, which would look for it for ever.
+pub fn forget(namesrv: &str) {
+    // Nothing depends on it.
+    let _ = try_ask(json!({ "op": "forget", "namesrv": namesrv }));
 }
 
 /// A name that no other test and no other run uses.

@@ -1,6 +1,6 @@
-//! A RocketMQ of a test's own, for the tests that take it away.
+//! A RocketMQ of a test's own, for the tests that take it away, whole or in part.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
@@ -15,6 +15,28 @@ use crate::wait::comes_true;
 // A JVM that starts beside five others on two cores takes its time.
 const START_LIMIT: Duration = Duration::from_secs(150);
 
+/// The two processes of a RocketMQ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The name server.
+    NameServer,
+    /// The broker.
+    Broker,
+}
+
+impl Part {
+    /// Both.
+    pub const ALL: [Part; 2] = [Part::Broker, Part::NameServer];
+
+    /// As `scripts/rocketmq` calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::NameServer => "namesrv",
+            Part::Broker => "broker",
+        }
+    }
+}
+
 /// A name server and a broker whose data outlive [`OwnRocketMq::kill`].
 #[derive(Debug)]
 pub struct OwnRocketMq {
@@ -22,7 +44,16 @@ pub struct OwnRocketMq {
     port: u16,
     address: Ipv4Addr,
     arguments: Vec<String>,
-    running: Option<(ChildGuard, ChildStdin)>,
+    running: Option<Running>,
+}
+
+/// `scripts/rocketmq --controlled`.
+#[derive(Debug)]
+struct Running {
+    lines: mpsc::Receiver<String>,
+    input: ChildStdin,
+    // Last, so that the script has heard of the end of its input when it is killed.
+    _script: ChildGuard,
 }
 
 impl OwnRocketMq {
@@ -35,6 +66,13 @@ impl OwnRocketMq {
             arguments: Vec::new(),
             running: None,
         }
+    }
+
+    /// One that runs.
+    pub fn started() -> OwnRocketMq {
+        let mut rocketmq = OwnRocketMq::stopped();
+        rocketmq.start();
+        rocketmq
     }
 
     /// Clients reach it by this address of the machine rather than by 127.0.0.1.
@@ -51,33 +89,22 @@ impl OwnRocketMq {
         self
     }
 
-    /// Its folder. `broker.log` and the broker's `store` are in there.
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
-    }
-
-    /// The broker's process id.
-    ///
-    /// # Panics
-    /// When it does not run.
-    pub fn broker_pid(&self) -> u32 {
-        read_pid(&self.dir.path().join("broker.pid")).expect("the broker runs")
-    }
-
-    /// One that runs.
-    pub fn started() -> OwnRocketMq {
-        let mut rocketmq = OwnRocketMq::stopped();
-        rocketmq.start();
-        rocketmq
-    }
-
     /// `HOST:PORT` of the name server.
     pub fn namesrv(&self) -> String {
         format!("{}:{}", self.address, self.port)
     }
 
+    /// Its folder. `broker.log` and the broker's `store` are in there.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     fn script() -> PathBuf {
         required_path("MRMQ_SCRIPTS").join("rocketmq")
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("script.log")).unwrap_or_default()
     }
 
     /// Starts it, with the data of the last run, and waits until it serves.
@@ -88,51 +115,107 @@ impl OwnRocketMq {
         command
             .arg("--dir")
             .arg(self.dir.path())
-            .args(["--port", &self.port.to_string()])
+            .args(["--port", &self.port.to_string(), "--controlled"])
             .args(&self.arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log);
-        let mut process = ChildGuard::spawn(command, libc::SIGTERM).expect("scripts/rocketmq");
-        let input = process.child.stdin.take().expect("a pipe");
-        let output = process.child.stdout.take().expect("a pipe");
-        let (ready, is_ready) = mpsc::channel();
+        let mut script = ChildGuard::spawn(command, libc::SIGTERM).expect("scripts/rocketmq");
+        let input = script.child.stdin.take().expect("a pipe");
+        let output = script.child.stdout.take().expect("a pipe");
+        let (line, lines) = mpsc::channel();
         std::thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
-                if line.starts_with("ready ") {
-                    // Nobody waits any more when it came too late.
-                    let _ = ready.send(line);
-                }
+            for said in BufReader::new(output).lines().map_while(Result::ok) {
+                // Nobody waits any more when it came too late.
+                let _ = line.send(said);
             }
         });
-        let line = is_ready.recv_timeout(START_LIMIT).unwrap_or_else(|_| {
-            let log =
-                std::fs::read_to_string(self.dir.path().join("script.log")).unwrap_or_default();
-            panic!("RocketMQ is not ready within {START_LIMIT:?}:\n{log}")
-        });
+        let running = Running {
+            lines,
+            input,
+            _script: script,
+        };
+        let line = self.wait_for_line(&running);
         assert_eq!(line, format!("ready {}", self.namesrv()));
-        self.running = Some((process, input));
+        self.running = Some(running);
     }
 
-    /// Starts it where it does not run.
+    fn wait_for_line(&self, running: &Running) -> String {
+        running.lines.recv_timeout(START_LIMIT).unwrap_or_else(|_| {
+            panic!(
+                "RocketMQ is not ready within {START_LIMIT:?}:\n{}",
+                self.log()
+            )
+        })
+    }
+
+    /// Starts it where it does not run, or not the whole of it.
     pub fn ensure_started(&mut self) {
         if self.running.is_none() {
             self.start();
         }
+        for part in Part::ALL {
+            if self.pid(part).is_none() {
+                self.start_part(part);
+            }
+        }
+    }
+
+    /// The process id of one of its two processes, while it runs.
+    pub fn pid(&self, part: Part) -> Option<u32> {
+        let path = self.dir.path().join(format!("{}.pid", part.name()));
+        let pid = std::fs::read_to_string(path).ok()?.trim().parse().ok()?;
+        proc::is_alive(pid).then_some(pid)
+    }
+
+    /// The broker's process id.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn broker_pid(&self) -> u32 {
+        self.pid(Part::Broker).expect("the broker runs")
+    }
+
+    /// Sends a signal to one of its two processes.
+    ///
+    /// # Panics
+    /// When that does not run.
+    pub fn signal(&self, part: Part, signal: i32) {
+        let pid = self.pid(part);
+        let sent = pid.is_some_and(|pid| proc::signal(pid, signal));
+        assert!(sent, "RocketMQ's {} does not run", part.name());
+    }
+
+    /// Kills one of its two processes with SIGKILL; the other one stays.
+    pub fn kill_part(&self, part: Part) {
+        if let Some(pid) = self.pid(part) {
+            proc::signal(pid, libc::SIGKILL);
+            assert!(
+                comes_true(Duration::from_secs(20), || !proc::is_alive(pid)),
+                "{} {pid} outlived SIGKILL",
+                part.name()
+            );
+        }
+    }
+
+    /// Starts the one of its two processes that was killed, with the same address and data; waits until it is up.
+    ///
+    /// # Panics
+    /// When the other one was not started by [`OwnRocketMq::start`].
+    pub fn start_part(&mut self, part: Part) {
+        let mut running = self.running.take().expect("RocketMQ was started");
+        writeln!(running.input, "{}", part.name()).expect("scripts/rocketmq listens");
+        let line = self.wait_for_line(&running);
+        assert_eq!(line, format!("up {}", part.name()));
+        self.running = Some(running);
     }
 
     /// Kills the broker and the name server at once, as a power cut would. Their data stay for the next start.
     ///
     /// There is no end in order: with clients connected that takes RocketMQ half a minute.
     pub fn kill(&mut self) {
-        for name in ["broker.pid", "namesrv.pid"] {
-            if let Some(pid) = read_pid(&self.dir.path().join(name)) {
-                proc::signal(pid, libc::SIGKILL);
-                assert!(
-                    comes_true(Duration::from_secs(20), || !proc::is_alive(pid)),
-                    "{name} {pid} outlived SIGKILL"
-                );
-            }
+        for part in Part::ALL {
+            self.kill_part(part);
         }
         // With both gone the script has nothing left to end.
         drop(self.running.take());
@@ -143,8 +226,4 @@ impl Drop for OwnRocketMq {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-fn read_pid(path: &Path) -> Option<u32> {
-    std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }

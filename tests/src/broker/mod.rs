@@ -1,6 +1,7 @@
 //! Mosquitto brokers with the plugin.
 
-use std::fmt::Write as _;
+mod spec;
+
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -10,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+pub use self::spec::BrokerSpec;
 use crate::child::ChildGuard;
-use crate::environment::{plugin, required_path, shared_namesrv, sidecar};
+use crate::environment::{required_path, sidecar};
 use crate::mqtt::{Client, ClientOptions, Version};
 use crate::proc;
 use crate::wait::{DEADLINE, comes_true, eventually};
@@ -55,168 +57,6 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// How a broker is to be started.
-#[derive(Debug, Clone)]
-pub struct BrokerSpec {
-    version: Mosquitto,
-    global: Vec<String>,
-    conf: Vec<String>,
-    options: Vec<(String, String)>,
-    with_plugin: bool,
-    wait_for_rocketmq: bool,
-    environment: Vec<(String, String)>,
-    prefix: Vec<String>,
-    address: Ipv4Addr,
-}
-
-impl BrokerSpec {
-    /// A broker with the plugin and the shared RocketMQ.
-    pub fn new(version: Mosquitto) -> BrokerSpec {
-        BrokerSpec {
-            version,
-            global: Vec::new(),
-            conf: vec!["allow_anonymous true".to_owned()],
-            options: Vec::new(),
-            with_plugin: true,
-            wait_for_rocketmq: true,
-            environment: Vec::new(),
-            prefix: Vec::new(),
-            address: Ipv4Addr::LOCALHOST,
-        }
-    }
-
-    /// Sets an environment variable of Mosquitto, which its sidecar inherits.
-    pub fn environment(mut self, name: &str, value: impl Into<String>) -> BrokerSpec {
-        self.environment.push((name.to_owned(), value.into()));
-        self
-    }
-
-    /// Starts it by this command, which has to become Mosquitto rather than start it: `ip netns exec NAMESPACE`.
-    pub fn started_by(mut self, command: &[&str]) -> BrokerSpec {
-        self.prefix = command.iter().map(|&word| word.to_owned()).collect();
-        self
-    }
-
-    /// Where it listens, other than 127.0.0.1.
-    pub fn address(mut self, address: Ipv4Addr) -> BrokerSpec {
-        self.address = address;
-        self
-    }
-
-    /// Sets an option of the plugin, over its default here where it has one (`namesrv`, `node_id`, `spool_dir`, `sidecar_path`).
-    pub fn option(mut self, name: &str, value: impl Into<String>) -> BrokerSpec {
-        self.options.retain(|(set, _)| set != name);
-        self.options.push((name.to_owned(), value.into()));
-        self
-    }
-
-    /// Leaves out an option that has a default here.
-    pub fn without_option(self, name: &str) -> BrokerSpec {
-        self.option(name, "")
-    }
-
-    /// Adds an uplink rule.
-    pub fn uplink(mut self, rule: impl Into<String>) -> BrokerSpec {
-        self.options.push(("uplink".to_owned(), rule.into()));
-        self
-    }
-
-    /// Adds a downlink rule.
-    pub fn downlink(mut self, rule: impl Into<String>) -> BrokerSpec {
-        self.options.push(("downlink".to_owned(), rule.into()));
-        self
-    }
-
-    /// Adds a line of mosquitto.conf, behind the listener.
-    pub fn conf(mut self, line: impl Into<String>) -> BrokerSpec {
-        self.conf.push(line.into());
-        self
-    }
-
-    /// Adds a line of mosquitto.conf, before the listener.
-    pub fn global_conf(mut self, line: impl Into<String>) -> BrokerSpec {
-        self.global.push(line.into());
-        self
-    }
-
-    /// No anonymous clients.
-    pub fn no_anonymous(mut self) -> BrokerSpec {
-        self.conf
-            .retain(|line| !line.starts_with("allow_anonymous"));
-        self.conf("allow_anonymous false")
-    }
-
-    /// A broker as it is without the plugin.
-    pub fn without_plugin(mut self) -> BrokerSpec {
-        self.with_plugin = false;
-        self
-    }
-
-    /// Is up as soon as its port answers, with or without RocketMQ.
-    pub fn without_waiting_for_rocketmq(mut self) -> BrokerSpec {
-        self.wait_for_rocketmq = false;
-        self
-    }
-
-    /// Starts it, and waits until it serves (and has reached RocketMQ).
-    #[track_caller]
-    pub fn start(self) -> Broker {
-        self.start_in(tempfile::tempdir().expect("a temporary folder"))
-    }
-
-    /// [`BrokerSpec::start`], with its files in this folder.
-    #[track_caller]
-    pub fn start_in(self, dir: tempfile::TempDir) -> Broker {
-        let mut broker = Broker {
-            port: free_port(),
-            spec: self,
-            dir,
-            process: None,
-        };
-        broker.start();
-        broker
-    }
-
-    /// Starts it in a configuration that has to be refused, and returns its log.
-    ///
-    /// # Panics
-    /// When it starts to serve, or exits with 0.
-    #[track_caller]
-    pub fn start_refused(self) -> String {
-        self.start_refused_in(tempfile::tempdir().expect("a temporary folder"))
-    }
-
-    /// [`BrokerSpec::start_refused`], with its files in this folder.
-    #[track_caller]
-    pub fn start_refused_in(self, dir: tempfile::TempDir) -> String {
-        let mut broker = Broker {
-            port: free_port(),
-            spec: self,
-            dir,
-            process: None,
-        };
-        broker.spawn();
-        let mut process = broker.process.take().expect("it was started");
-        let status = eventually("Mosquitto gives up", || {
-            assert!(
-                !broker.answers(),
-                "Mosquitto serves, with a configuration that it has to refuse"
-            );
-            process.wait_for(Duration::ZERO)
-        });
-        let log = broker.log();
-        assert!(
-            !status.success(),
-            "Mosquitto gave up, but with success:\n{log}"
-        );
-        assert!(
-            status.code().is_some(),
-            "Mosquitto was killed by a signal ({status}):\n{log}"
-        );
-        log
-    }
-}
-
 /// A broker.
 #[derive(Debug)]
 pub struct Broker {
@@ -240,13 +80,8 @@ impl Broker {
 
     /// Its spool.
     pub fn spool_dir(&self) -> PathBuf {
-        match self
-            .spec
-            .options
-            .iter()
-            .find(|(name, _)| name == "spool_dir")
-        {
-            Some((_, dir)) => PathBuf::from(dir),
+        match self.spec.set("spool_dir") {
+            Some(dir) => PathBuf::from(dir),
             None => self.dir().join("spool"),
         }
     }
@@ -272,63 +107,11 @@ impl Broker {
         line_with(&self.log(), words).expect("just seen")
     }
 
-    fn conf(&self) -> String {
-        let dir = self.dir().display();
-        let mut conf = String::new();
-        for line in &self.spec.global {
-            writeln!(conf, "{line}").expect("a String takes it");
-        }
-        write!(
-            conf,
-            "user root\nlog_dest stderr\nlog_type all\npersistence true\npersistence_location {dir}/\nmax_queued_messages 0\n\
-             listener {} {}\n",
-            self.port, self.spec.address
-        )
-        .expect("a String takes it");
-        for line in &self.spec.conf {
-            writeln!(conf, "{line}").expect("a String takes it");
-        }
-        if self.spec.with_plugin {
-            writeln!(conf, "plugin {}", plugin().display()).expect("a String takes it");
-            for (name, value) in self.options() {
-                writeln!(conf, "plugin_opt_{name} {value}").expect("a String takes it");
-            }
-        }
-        conf
-    }
-
-    fn options(&self) -> Vec<(String, String)> {
-        let defaults = [
-            ("namesrv", shared_namesrv()),
-            (
-                "node_id",
-                crate::probe::unique("node")
-                    .replace('_', "-")
-                    .to_lowercase(),
-            ),
-            ("spool_dir", self.dir().join("spool").display().to_string()),
-            ("sidecar_path", sidecar().display().to_string()),
-        ];
-        let mut options: Vec<(String, String)> = defaults
-            .into_iter()
-            .filter(|(name, _)| !self.spec.options.iter().any(|(set, _)| set == name))
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect();
-        options.extend(
-            self.spec
-                .options
-                .iter()
-                .filter(|(_, value)| !value.is_empty())
-                .cloned(),
-        );
-        options
-    }
-
     fn spawn(&mut self) {
         let conf = self.dir().join("mosquitto.conf");
         // A restart is one with the same configuration, node id and all.
         if !conf.exists() {
-            fs::write(&conf, self.conf()).expect("a configuration");
+            fs::write(&conf, self.spec.file(self.dir(), self.port)).expect("a configuration");
         }
         let log = fs::File::options()
             .create(true)

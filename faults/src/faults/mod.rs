@@ -1,0 +1,32 @@
+//! The faults, one file for each kind.
+
+mod kill;
+mod stop;
+
+use crate::fault::Fault;
+
+/// All of them, in the order of the table. The rotation of Mosquitto's versions goes by it, too.
+pub static ALL: &[&Fault] = &[
+    &kill::SIDECAR,
+    &kill::MOSQUITTO,
+    &kill::BOTH,
+    &kill::ROCKETMQ_BROKER,
+    &kill::NAMESRV,
+    &stop::SIDECAR,
+    &stop::MOSQUITTO,
+    &stop::ROCKETMQ_BROKER,
+    &stop::NAMESRV,
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::ALL;
+
+    #[test]
+    fn each_name_is_there_once() {
+        let names: BTreeSet<_> = ALL.iter().map(|fault| fault.name).collect();
+        assert_eq!(names.len(), ALL.len());
+    }
+}

@@ -1,0 +1,166 @@
+//! What comes down: a stream for each receiving device, from RocketMQ's own producer.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use harness::ledger::Number;
+use harness::wait::within;
+use harness::{Topic, eventually};
+
+use super::producer::{Account, Producer};
+use super::subscriber::{Arrivals, Subscriber};
+use super::{Arrival, DEVICES, Rate};
+
+const MORE_LIMIT: Duration = Duration::from_secs(150);
+
+/// Producers into RocketMQ, and devices that listen to `down/<device>`.
+#[derive(Debug)]
+pub struct DownlinkLoad {
+    topic: Topic,
+    rate: Rate,
+    stop_producing: Arc<AtomicBool>,
+    stop_receiving: Arc<AtomicBool>,
+    stored: Arc<AtomicUsize>,
+    arrivals: Arrivals,
+    producers: Vec<JoinHandle<Account>>,
+    subscribers: Vec<JoinHandle<()>>,
+}
+
+/// What was produced.
+#[derive(Debug, Default)]
+pub struct Stored {
+    /// How many different messages.
+    pub sent: usize,
+    /// The attempt that RocketMQ acknowledged for each, and when, in Unix ms.
+    pub acked: BTreeMap<Number, (String, i64)>,
+}
+
+impl DownlinkLoad {
+    /// Starts the devices, at this broker, and waits until they have subscribed.
+    pub fn listen(address: SocketAddr, topic: &Topic, rate: Rate) -> DownlinkLoad {
+        let mut load = DownlinkLoad {
+            topic: topic.clone(),
+            rate,
+            stop_producing: Arc::default(),
+            stop_receiving: Arc::default(),
+            stored: Arc::default(),
+            arrivals: Arrivals::default(),
+            producers: Vec::new(),
+            subscribers: Vec::new(),
+        };
+        load.connect(address);
+        load
+    }
+
+    /// Starts the devices. They have their sessions of before, if there are.
+    pub fn connect(&mut self, address: SocketAddr) {
+        self.stop_receiving = Arc::default();
+        for device in 0..DEVICES {
+            let subscribed = Arc::new(AtomicBool::new(false));
+            let subscriber = Subscriber {
+                device,
+                address,
+                filter: format!("down/{device}"),
+                id: format!("receiver-{device}"),
+                stop: Arc::clone(&self.stop_receiving),
+                subscribed: Arc::clone(&subscribed),
+                arrivals: Arc::clone(&self.arrivals),
+            };
+            let thread = std::thread::spawn(move || subscriber.run());
+            self.subscribers.push(thread);
+            if self.arrivals().is_empty() && self.stored() == 0 {
+                eventually(&format!("receiver {device} has subscribed"), || {
+                    subscribed.load(Ordering::Relaxed).then_some(())
+                });
+            }
+        }
+    }
+
+    /// The devices go, their sessions stay.
+    pub fn disconnect(&mut self) {
+        self.stop_receiving.store(true, Ordering::Relaxed);
+        for thread in self.subscribers.drain(..) {
+            thread.join().expect("a subscriber's thread");
+        }
+    }
+
+    /// Starts the producers.
+    pub fn produce(&mut self) {
+        for device in 0..DEVICES {
+            let producer = Producer {
+                device,
+                topic: self.topic.clone(),
+                per_s: self.rate.downlink_per_s,
+                stop: Arc::clone(&self.stop_producing),
+                stored: Arc::clone(&self.stored),
+            };
+            self.producers
+                .push(std::thread::spawn(move || producer.run()));
+        }
+    }
+
+    /// How many RocketMQ has stored so far.
+    pub fn stored(&self) -> usize {
+        self.stored.load(Ordering::Relaxed)
+    }
+
+    /// Everything that has arrived.
+    pub fn arrivals(&self) -> Vec<Arrival> {
+        self.arrivals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// How often something has arrived.
+    pub fn arrived(&self) -> usize {
+        self.arrivals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
+    }
+
+    /// Waits until this many more have arrived.
+    #[track_caller]
+    pub fn wait_for_more(&self, count: usize) {
+        let wanted = self.arrived() + count;
+        let what = format!("{count} more messages from RocketMQ at the devices");
+        within(MORE_LIMIT, &what, || {
+            (self.arrived() >= wanted).then_some(())
+        });
+    }
+
+    /// Ends the producers, and says what they sent. The devices go on.
+    pub fn stop_producing(&mut self) -> Stored {
+        self.stop_producing.store(true, Ordering::Relaxed);
+        let mut all = Stored::default();
+        for (device, thread) in self.producers.drain(..).enumerate() {
+            let account = thread.join().expect("a producer's thread");
+            all.sent += usize::try_from(account.sent).expect("counted one by one");
+            all.acked.extend(
+                account
+                    .acked
+                    .into_iter()
+                    .map(|(sequence, (attempt, at_ms))| {
+                        ((device, sequence), (attempt.to_string(), at_ms))
+                    }),
+            );
+        }
+        all
+    }
+}
+
+impl Drop for DownlinkLoad {
+    fn drop(&mut self) {
+        self.stop_producing.store(true, Ordering::Relaxed);
+        self.stop_receiving.store(true, Ordering::Relaxed);
+        for thread in self.subscribers.drain(..) {
+            // One that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The load under which a fault happens: devices that publish, producers and subscribers, each keeping its own account.
+
+mod downlink;
+mod producer;
+mod publisher;
+mod subscriber;
+mod uplink;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use harness::Version;
+use harness::ledger::Number;
+
+pub use downlink::{DownlinkLoad, Stored};
+pub use uplink::{Published, UplinkLoad};
+
+/// How many devices publish, and how many others receive.
+pub const DEVICES: usize = 4;
+
+/// How much load.
+#[derive(Debug, Clone, Copy)]
+pub struct Rate {
+    /// Messages that each publishing device sends at once, ten times a second.
+    pub burst: usize,
+    /// Length of an uplink payload.
+    pub payload_bytes: usize,
+    /// Messages a second to each receiving device.
+    pub downlink_per_s: u32,
+}
+
+impl Default for Rate {
+    fn default() -> Rate {
+        Rate {
+            burst: 6,
+            payload_bytes: 128,
+            downlink_per_s: 25,
+        }
+    }
+}
+
+/// Half of the devices speak MQTT 3.1.1, half MQTT 5.
+pub(crate) fn version_of(device: usize) -> Version {
+    Version::ALL[device % 2]
+}
+
+/// Half use QoS 1, half QoS 2, each in both versions.
+pub(crate) fn qos_of(device: usize) -> u8 {
+    if (device / 2).is_multiple_of(2) { 1 } else { 2 }
+}
+
+/// One arrival of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrival {
+    /// Device and sequence number, from the payload.
+    pub number: Number,
+    /// What tells one sending of it from another: up, the identity that our plugin gave it; down, the producer's attempt.
+    pub identity: String,
+    /// It carries MQTT's DUP flag: a repetition that MQTT asks for when a connection was lost.
+    pub again: bool,
+    /// Unix ms.
+    pub at_ms: i64,
+}
+
+/// Now, in Unix ms.
+pub fn now_ms() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(0))
+}
+
+/// The body of a message on its way down.
+pub(crate) fn body(number: Number, attempt: u32) -> String {
+    format!("{} attempt {attempt}", harness::ledger::payload(number))
+}
+
+/// Number and attempt in such a body.
+pub(crate) fn number_and_attempt(body: &[u8]) -> Option<(Number, String)> {
+    let number = harness::ledger::number(body)?;
+    let attempt = std::str::from_utf8(body).ok()?.split(' ').nth(5)?;
+    Some((number, attempt.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_read_back() {
+        let body = body((3, 14), 2);
+        assert_eq!(
+            number_and_attempt(body.as_bytes()),
+            Some(((3, 14), "2".to_owned()))
+        );
+        assert_eq!(number_and_attempt(b"device 3 message 14"), None);
+    }
+
+    #[test]
+    fn both_versions_are_used_at_both_levels_of_service() {
+        let mixes: std::collections::BTreeSet<_> = (0..DEVICES)
+            .map(|device| (version_of(device).number(), qos_of(device)))
+            .collect();
+        assert_eq!(mixes.len(), 4);
+    }
+}

@@ -1,0 +1,59 @@
+//! One stream of messages into RocketMQ, by RocketMQ's own Java producer: one at a time, so that their order is certain.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use harness::{Produced, Topic};
+
+use super::{body, now_ms};
+
+const SEND_LIMIT: Duration = Duration::from_secs(3);
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// What one stream sent. Keys are sequence numbers.
+#[derive(Debug, Default)]
+pub(crate) struct Account {
+    /// How many different messages.
+    pub(crate) sent: u64,
+    /// The attempt that RocketMQ acknowledged, and when, in Unix ms.
+    pub(crate) acked: BTreeMap<u64, (u32, i64)>,
+}
+
+/// A stream to one device.
+pub(crate) struct Producer {
+    pub(crate) device: usize,
+    pub(crate) topic: Topic,
+    pub(crate) per_s: u32,
+    pub(crate) stop: Arc<AtomicBool>,
+    pub(crate) stored: Arc<AtomicUsize>,
+}
+
+impl Producer {
+    /// Runs until it is told to stop.
+    pub(crate) fn run(self) -> Account {
+        let queue = i32::try_from(self.device).expect("a few devices");
+        let pause = Duration::from_secs(1) / self.per_s.max(1);
+        let mut account = Account::default();
+        let mut attempt = 0;
+        while !self.stop.load(Ordering::Relaxed) {
+            let sequence = account.acked.len() as u64;
+            account.sent = sequence + 1;
+            attempt += 1;
+            let message = Produced::new(body((self.device, sequence), attempt))
+                .keys(&self.device.to_string())
+                .queue(queue);
+            if self.topic.try_produce(message, SEND_LIMIT) {
+                account.acked.insert(sequence, (attempt, now_ms()));
+                self.stored.fetch_add(1, Ordering::Relaxed);
+                attempt = 0;
+                std::thread::sleep(pause);
+            } else {
+                // It may be there all the same: an attempt of its own, so that this is no repetition of ours.
+                std::thread::sleep(RETRY_PAUSE);
+            }
+        }
+        account
+    }
+}

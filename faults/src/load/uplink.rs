@@ -1,0 +1,117 @@
+//! The devices that publish.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use harness::ledger::Number;
+use harness::wait::{comes_true, within};
+
+use super::publisher::{Account, Publisher};
+use super::{DEVICES, Rate};
+
+/// A fault may keep the devices waiting for its whole length.
+const MORE_LIMIT: Duration = Duration::from_secs(150);
+/// How long they go on after the load was stopped, for what is not acknowledged yet.
+const LAST_LIMIT: Duration = Duration::from_secs(60);
+
+/// Devices that publish to `load/<device>`.
+#[derive(Debug)]
+pub struct UplinkLoad {
+    stop: Arc<AtomicBool>,
+    abandon: Arc<AtomicBool>,
+    acked: Arc<AtomicUsize>,
+    devices: Vec<JoinHandle<Account>>,
+}
+
+/// What the devices sent.
+#[derive(Debug, Default)]
+pub struct Published {
+    /// How many different messages.
+    pub sent: usize,
+    /// When each of the acknowledged was, in Unix ms.
+    pub acked: BTreeMap<Number, i64>,
+    /// Refused by a reason code.
+    pub refused: BTreeSet<Number>,
+    /// How often those went out that did so more than once.
+    pub transmissions: BTreeMap<Number, u32>,
+}
+
+impl UplinkLoad {
+    /// Starts the devices, at this broker.
+    pub fn start(address: SocketAddr, rate: Rate) -> UplinkLoad {
+        let stop = Arc::new(AtomicBool::new(false));
+        let abandon = Arc::new(AtomicBool::new(false));
+        let acked = Arc::new(AtomicUsize::new(0));
+        let devices = (0..DEVICES)
+            .map(|device| {
+                let publisher = Publisher {
+                    device,
+                    address,
+                    topic: format!("load/{device}"),
+                    id: format!("publisher-{device}"),
+                    rate,
+                    stop: Arc::clone(&stop),
+                    abandon: Arc::clone(&abandon),
+                    acked: Arc::clone(&acked),
+                };
+                std::thread::spawn(move || publisher.run())
+            })
+            .collect();
+        UplinkLoad {
+            stop,
+            abandon,
+            acked,
+            devices,
+        }
+    }
+
+    /// How many were acknowledged so far.
+    pub fn acked(&self) -> usize {
+        self.acked.load(Ordering::Relaxed)
+    }
+
+    /// Waits until this many more were acknowledged.
+    #[track_caller]
+    pub fn wait_for_more(&self, count: usize) {
+        let wanted = self.acked() + count;
+        let what = format!("{count} more messages of devices acknowledged");
+        within(MORE_LIMIT, &what, || (self.acked() >= wanted).then_some(()));
+    }
+
+    /// Ends it, once everything is acknowledged or a minute has passed.
+    pub fn stop(mut self) -> Published {
+        self.stop.store(true, Ordering::Relaxed);
+        comes_true(LAST_LIMIT, || {
+            self.devices.iter().all(JoinHandle::is_finished)
+        });
+        self.abandon.store(true, Ordering::Relaxed);
+        let mut all = Published::default();
+        for (device, thread) in self.devices.drain(..).enumerate() {
+            let account = thread.join().expect("a device's thread");
+            let numbered = |sequence: u64| (device, sequence);
+            all.sent += usize::try_from(account.sent).expect("counted one by one");
+            all.acked
+                .extend(account.acked.iter().map(|(one, at)| (numbered(*one), *at)));
+            all.refused
+                .extend(account.refused.iter().map(|one| numbered(*one)));
+            all.transmissions.extend(
+                account
+                    .transmissions
+                    .iter()
+                    .map(|(one, times)| (numbered(*one), *times)),
+            );
+        }
+        all
+    }
+}
+
+impl Drop for UplinkLoad {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.abandon.store(true, Ordering::Relaxed);
+    }
+}

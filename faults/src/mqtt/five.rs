@@ -1,0 +1,104 @@
+//! MQTT 5, by rumqttc's packets.
+
+use bytes::BytesMut;
+use rumqttc::v5::mqttbytes::v5::{
+    Connect, ConnectProperties, ConnectReturnCode, Filter, Packet as Five, PubAck, PubAckReason,
+    PubRecReason, PubRel, Publish, Subscribe, SubscribeReasonCode,
+};
+use rumqttc::v5::mqttbytes::{Error, qos as qos_of};
+
+use super::{KEEP_ALIVE_S, PACKET_BYTES_MAX, Packet, SESSION_EXPIRY_S};
+
+type Written = Result<(), String>;
+
+fn write(packet: &Five, output: &mut BytesMut) -> Written {
+    packet
+        .write(output, Some(PACKET_BYTES_MAX))
+        .map(|_| ())
+        .map_err(|problem| problem.to_string())
+}
+
+pub(super) fn connect(id: &str, output: &mut BytesMut) -> Written {
+    let mut properties = ConnectProperties::new();
+    properties.session_expiry_interval = Some(SESSION_EXPIRY_S);
+    let connect = Connect {
+        keep_alive: KEEP_ALIVE_S,
+        client_id: id.to_owned(),
+        clean_start: false,
+        properties: Some(properties),
+    };
+    write(&Five::Connect(connect, None, None), output)
+}
+
+pub(super) fn publish(
+    topic: &str,
+    payload: &str,
+    qos: u8,
+    packet: u16,
+    again: bool,
+    output: &mut BytesMut,
+) -> Written {
+    let qos = qos_of(qos).ok_or("a QoS is 0, 1 or 2")?;
+    let mut publish = Publish::new(topic, qos, payload.to_owned(), None);
+    publish.pkid = packet;
+    publish.dup = again;
+    write(&Five::Publish(publish), output)
+}
+
+pub(super) fn release(packet: u16, output: &mut BytesMut) -> Written {
+    write(&Five::PubRel(PubRel::new(packet, None)), output)
+}
+
+pub(super) fn acknowledge(packet: u16, output: &mut BytesMut) -> Written {
+    write(&Five::PubAck(PubAck::new(packet, None)), output)
+}
+
+pub(super) fn subscribe(filter: &str, qos: u8, output: &mut BytesMut) -> Written {
+    let qos = qos_of(qos).ok_or("a QoS is 0, 1 or 2")?;
+    let mut subscribe = Subscribe::new(Filter::new(filter, qos), None);
+    subscribe.pkid = 1;
+    write(&Five::Subscribe(subscribe), output)
+}
+
+pub(super) fn parse(input: &mut BytesMut) -> Result<Option<Packet>, String> {
+    let packet = match Five::read(input, Some(PACKET_BYTES_MAX)) {
+        Ok(packet) => packet,
+        Err(Error::InsufficientBytes(_)) => return Ok(None),
+        Err(problem) => return Err(problem.to_string()),
+    };
+    Ok(Some(match packet {
+        Five::ConnAck(ack) => Packet::Connected {
+            accepted: ack.code == ConnectReturnCode::Success,
+            session_present: ack.session_present,
+        },
+        Five::PubAck(ack) => Packet::Acknowledged {
+            packet: ack.pkid,
+            taken: matches!(
+                ack.reason,
+                PubAckReason::Success | PubAckReason::NoMatchingSubscribers
+            ),
+        },
+        Five::PubRec(ack) => Packet::Received {
+            packet: ack.pkid,
+            taken: matches!(
+                ack.reason,
+                PubRecReason::Success | PubRecReason::NoMatchingSubscribers
+            ),
+        },
+        Five::PubComp(ack) => Packet::Completed { packet: ack.pkid },
+        Five::SubAck(ack) => Packet::Granted {
+            granted: ack
+                .return_codes
+                .iter()
+                .all(|code| matches!(code, SubscribeReasonCode::Success(_))),
+        },
+        Five::Publish(message) => Packet::Message {
+            packet: message.pkid,
+            qos: message.qos as u8,
+            again: message.dup,
+            payload: message.payload.to_vec(),
+        },
+        // What it says before it closes: the next read says that it has.
+        _ => Packet::Other,
+    }))
+}

@@ -1,0 +1,129 @@
+//! One run of a fault, as the fault sees it: the processes, the load, and a notebook.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use harness::rocketmq::OwnRocketMq;
+use harness::{Broker, Produced, Topic, eventually};
+
+use crate::count::Episode;
+use crate::fault::Backbone;
+use crate::load::{DownlinkLoad, UplinkLoad, now_ms};
+
+/// A run. The load goes on until [`crate::fault::Fault::inject`] has returned, and for a while after.
+pub struct Run {
+    /// The fault's name.
+    pub name: &'static str,
+    /// Mosquitto with the plugin and its sidecar.
+    pub broker: Broker,
+    /// The devices that publish, where the plan has that direction.
+    pub uplink: Option<UplinkLoad>,
+    /// The devices that receive, where the plan has that direction.
+    pub downlink: Option<DownlinkLoad>,
+    /// Where the devices' messages go.
+    pub up_topic: Topic,
+    /// Where the messages to the devices come from.
+    pub down_topic: Topic,
+    pub(crate) backbone: Box<dyn Backbone>,
+    pub(crate) episodes: Vec<Episode>,
+    pub(crate) notes: Vec<String>,
+    began_ms: Option<i64>,
+}
+
+impl Run {
+    pub(crate) fn new(
+        name: &'static str,
+        broker: Broker,
+        backbone: Box<dyn Backbone>,
+        [up_topic, down_topic]: [Topic; 2],
+    ) -> Run {
+        Run {
+            name,
+            broker,
+            uplink: None,
+            downlink: None,
+            up_topic,
+            down_topic,
+            backbone,
+            episodes: Vec::new(),
+            notes: Vec::new(),
+            began_ms: None,
+        }
+    }
+
+    /// Where Mosquitto listens.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((self.broker.address(), self.broker.port))
+    }
+
+    /// Waits until messages have got through in each direction: up they were acknowledged, down they arrived.
+    #[track_caller]
+    pub fn flow(&self) {
+        self.flow_up(200);
+        if let Some(downlink) = &self.downlink {
+            downlink.wait_for_more(40);
+        }
+    }
+
+    /// Waits until this many more messages of devices were acknowledged, if there are such devices.
+    #[track_caller]
+    pub fn flow_up(&self, count: usize) {
+        if let Some(uplink) = &self.uplink {
+            uplink.wait_for_more(count);
+        }
+    }
+
+    /// Notes that the fault begins now.
+    pub fn begins(&mut self) {
+        self.began_ms = Some(now_ms());
+    }
+
+    /// Notes that what it had taken away is back, and that going on is measured from now. A fault may have several episodes.
+    pub fn ends(&mut self) {
+        let back_ms = now_ms();
+        self.episodes.push(Episode {
+            began_ms: self.began_ms.take().unwrap_or(back_ms),
+            back_ms,
+        });
+    }
+
+    /// [`Run::ends`] at the moment at which RocketMQ's own producer, which depends on nothing of ours, succeeds again.
+    #[track_caller]
+    pub fn ends_when_rocketmq_answers(&mut self) {
+        let topic = Topic::named(&self.backbone.namesrv(), "LEDGER_PROBE");
+        eventually("RocketMQ stores a message of its own producer", || {
+            topic
+                .try_produce(Produced::new("probe"), Duration::from_secs(3))
+                .then_some(())
+        });
+        self.ends();
+    }
+
+    /// Keeps a remark for whoever reads the table.
+    pub fn note(&mut self, text: impl Into<String>) {
+        let text = text.into();
+        log(self.name, &text);
+        self.notes.push(text);
+    }
+
+    /// The RocketMQ of a plan with [`crate::fault::Plan::own_rocketmq`].
+    pub fn own_rocketmq(&mut self) -> &mut OwnRocketMq {
+        self.backbone()
+    }
+
+    /// The RocketMQ that the plan made.
+    ///
+    /// # Panics
+    /// When the plan made one of another type.
+    pub fn backbone<T: Backbone>(&mut self) -> &mut T {
+        self.backbone
+            .as_any()
+            .downcast_mut()
+            .expect("the type of RocketMQ that the plan made")
+    }
+}
+
+/// A line for whoever watches.
+pub(crate) fn log(fault: &str, text: &str) {
+    eprintln!("faults: {fault}: {text}");
+}
