@@ -20,7 +20,9 @@ pub fn run_all(wanted: &[&'static Fault], jobs: usize) -> Vec<Row> {
     std::thread::scope(|scope| {
         for _ in 0..jobs.min(wanted.len()) {
             scope.spawn(|| {
-                while let Some(fault) = lock(&waiting).pop() {
+                // Not in the head of a `while let`: the lock would be held for the whole of a run.
+                let next = || lock(&waiting).pop();
+                while let Some(fault) = next() {
                     let rows = engine::run(fault, mosquitto_of(fault), &grounds);
                     lock(&done).extend(rows);
                 }
