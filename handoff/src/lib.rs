@@ -34,6 +34,8 @@ mod look;
 #[cfg(not(loom))]
 mod options;
 #[cfg(not(loom))]
+mod peek;
+#[cfg(not(loom))]
 mod prepare;
 #[cfg(not(loom))]
 mod reader;
@@ -54,6 +56,7 @@ pub use {
     error::{AppendError, OpenError, ReadError, Role},
     look::LogState,
     options::{LogOptions, ReaderOptions, SyncPolicy},
+    peek::Peek,
     reader::{Frame, Reader},
     waiter::Waiter,
     writer::Writer,

@@ -205,6 +205,11 @@ impl Reader {
         }
     }
 
+    /// Goes back to a frame that was polled and is not released: the next poll gives it again.
+    pub fn rewind(&mut self, to: Position) {
+        self.position = to.clamp(self.released, self.position);
+    }
+
     /// Waits for the writer in another thread (or in this one).
     pub fn waiter(&self) -> Waiter {
         Waiter::new(Arc::clone(&self.cursor), Which::End)

@@ -339,3 +339,22 @@ fn counters_are_seen_by_others_and_begin_anew_in_the_same_page() {
     ));
     Counters::create(&path, 5).unwrap();
 }
+
+#[test]
+fn a_frame_that_was_polled_can_be_polled_again_until_it_is_released() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = open_writer(dir.path());
+    let mut reader = open_reader(dir.path());
+    let at: Vec<u64> = (0..30)
+        .map(|i| writer.append(&payload(i)).unwrap())
+        .collect();
+    let (frames, _) = drain(&mut reader);
+    reader.release(at[20]);
+    reader.rewind(at[25]);
+    assert_eq!(drain(&mut reader).0, frames[25..]);
+    // Not before what is released, and not forward.
+    reader.rewind(0);
+    assert_eq!(reader.position(), at[20]);
+    reader.rewind(writer.end());
+    assert_eq!(drain(&mut reader).0, frames[20..]);
+}
