@@ -207,7 +207,13 @@ impl Reader {
 
     /// Goes back to a frame that was polled and is not released: the next poll gives it again.
     pub fn rewind(&mut self, to: Position) {
-        self.position = to.clamp(self.released, self.position);
+        let to = to.clamp(self.released, self.position);
+        while self.polled.pop_back_if(|(next, _)| *next > to).is_some() {}
+        self.frames = match self.polled.back() {
+            Some((_, frames)) => *frames,
+            None => self.released_frames,
+        };
+        self.position = to;
     }
 
     /// Waits for the writer in another thread (or in this one).

@@ -357,4 +357,6 @@ fn a_frame_that_was_polled_can_be_polled_again_until_it_is_released() {
     assert_eq!(reader.position(), at[20]);
     reader.rewind(writer.end());
     assert_eq!(drain(&mut reader).0, frames[20..]);
+    reader.release(writer.end());
+    assert_eq!(reader.released_frames(), 30, "each counts once");
 }

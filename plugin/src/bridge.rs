@@ -169,7 +169,7 @@ impl Bridge {
         let first = !std::mem::replace(&mut self.ticked, true);
         let (used, max) = uplink.fill();
         self.gate.on_tick(used, max, uplink.has_no_room());
-        let drained = parts.downlink.tick(broker);
+        let drained = parts.downlink.tick(broker, uplink);
         if drained.opened
             && let Some(waiter) = parts.downlink.waiter()
         {

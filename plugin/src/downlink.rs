@@ -4,23 +4,29 @@
 //! next tick. What one tick injected is therefore given back to the sidecar in the *next* one: a broker killed in
 //! between gets it again, and nothing is lost.
 //!
+//! What can't be injected goes back to the sidecar over the uplink log before its frame is given back: see `refusal`.
+//! While there is no room for it, everything behind it waits.
+//!
 //! Nothing is injected before the listeners are up and the persistent sessions are loaded: ticks begin after both.
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use handoff::{Counters, OpenError, Position, ReadError, Reader, ReaderOptions, Waiter};
+use handoff::{Counters, Frame, OpenError, Position, ReadError, Reader, ReaderOptions, Waiter};
 use protocol::counters as count;
 use protocol::message::Message;
 use protocol::trie::validate_topic;
 
 use crate::inject::{InjectError, Injector};
 use crate::limit::Limit;
+use crate::refusal::{GiveBack, Refusal, give_back};
 use crate::uplink::now_ms;
 
 /// How often to look for the log while the sidecar has not made it yet.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How soon to try again with a message that could neither be injected nor given back.
+const STUCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Whether the log that is there, if any, is one of another version: nothing that ticks could change would make that good.
 pub(crate) fn check_version(dir: &Path) -> Result<(), OpenError> {
@@ -40,6 +46,8 @@ pub(crate) struct Downlink {
     open_failure: Option<String>,
     complaints: Limit,
     injected: Option<Position>,
+    /// The next message could neither be injected nor given back: not again before then.
+    stuck_until: Option<Instant>,
 }
 
 /// What a tick did.
@@ -62,6 +70,7 @@ impl Downlink {
             open_failure: None,
             complaints: Limit::default(),
             injected: None,
+            stuck_until: None,
         }
     }
 
@@ -70,33 +79,49 @@ impl Downlink {
         self.reader.as_ref().map(Reader::waiter)
     }
 
-    /// Whether the log has more than was looked at.
+    /// Whether the log has more that can be looked at now.
     pub(crate) fn has_more(&self) -> bool {
-        self.reader
-            .as_ref()
-            .is_some_and(|reader| reader.end() > reader.position())
+        self.stuck_until.is_none()
+            && self
+                .reader
+                .as_ref()
+                .is_some_and(|reader| reader.end() > reader.position())
     }
 
-    /// One tick: gives back what the last one injected, then injects at most `per_tick` messages.
-    pub(crate) fn tick(&mut self, broker: &impl Injector) -> Drained {
+    /// One tick: gives back what the last one injected, then injects at most `per_tick` messages. `uplink` takes what can't be.
+    pub(crate) fn tick(&mut self, broker: &impl Injector, uplink: &mut impl GiveBack) -> Drained {
         let opened = self.open();
+        let stuck = self.stuck_until.is_some_and(|until| Instant::now() < until);
         let Some(reader) = &mut self.reader else {
             return Drained::default();
         };
         if let Some(position) = self.injected.take() {
             reader.release(position);
         }
-        let before = reader.position();
-        let mut left = self.per_tick;
+        let (before, epoch) = (reader.position(), reader.epoch());
+        let mut left = if stuck { 0 } else { self.per_tick };
+        if !stuck {
+            self.stuck_until = None;
+        }
         while left > 0 {
             match reader.poll() {
                 Ok(None) => break,
                 Ok(Some(frame)) => {
-                    if let Err(complaint) =
-                        take(frame.position, frame.payload, broker, &self.counters)
-                        && self.complaints.allows()
+                    let position = frame.position;
+                    let refused = take(&frame, broker, &self.counters);
+                    if let Err(refusal) = refused
+                        && !refuse(
+                            &frame,
+                            epoch,
+                            &refusal,
+                            uplink,
+                            &self.counters,
+                            &mut self.complaints,
+                        )
                     {
-                        log::warn!("{complaint} (further ones are counted, see `status`)");
+                        reader.rewind(position);
+                        self.stuck_until = Some(Instant::now() + STUCK_PAUSE);
+                        break;
                     }
                 }
                 Err(ReadError::Corrupt {
@@ -151,26 +176,44 @@ impl Downlink {
     }
 }
 
-/// Every frame ends in exactly one counter.
-fn take(
-    position: Position,
-    payload: &[u8],
-    broker: &impl Injector,
-    counters: &Counters,
-) -> Result<(), String> {
-    let message = Message::decode(payload).map_err(|error| {
-        counters.add(count::DOWNLINK_CORRUPT, 1);
-        format!("the downlink message at {position} can't be read: {error}")
-    })?;
-    inject(&message, broker, now_ms()).map_err(|error| {
-        counters.add(count::DOWNLINK_FAILED, 1);
-        format!(
-            "a message for `{}` (downlink position {position}) was not delivered: {error}",
-            message.topic
-        )
-    })?;
-    counters.add(count::DOWNLINK_INJECTED, 1);
+/// Injects a message. Every frame ends in exactly one counter: here, or in `refuse`.
+fn take(frame: &Frame<'_>, broker: &impl Injector, counters: &Counters) -> Result<(), Refusal> {
+    let message = Message::decode(frame.payload).map_err(Refusal::Unreadable)?;
+    let counter = match inject(&message, broker, now_ms()) {
+        Ok(()) => count::DOWNLINK_INJECTED,
+        Err(InjectError::Expired) => count::DOWNLINK_EXPIRED,
+        Err(error) => return Err(Refusal::NotInjected(error)),
+    };
+    counters.add(counter, 1);
     Ok(())
+}
+
+/// Gives back what was refused. False when it can't be kept now, and has to be tried again.
+fn refuse(
+    frame: &Frame<'_>,
+    epoch: u64,
+    refusal: &Refusal,
+    uplink: &mut impl GiveBack,
+    counters: &Counters,
+    complaints: &mut Limit,
+) -> bool {
+    let kept = give_back(frame, epoch, refusal, uplink);
+    if kept.is_ok() {
+        counters.add(count::DOWNLINK_FAILED, 1);
+    }
+    if complaints.allows() {
+        let topic = Message::decode(frame.payload).map_or("", |message| message.topic);
+        let position = frame.position;
+        match &kept {
+            Ok(()) => log::warn!(
+                "a message for `{topic}` (downlink position {position}) becomes a dead letter: {refusal} (further ones are counted, see `status`)"
+            ),
+            Err(error) => log::error!(
+                "a message for `{topic}` (downlink position {position}) was refused ({refusal}) and can't be given back yet, so those behind it wait: {error}"
+            ),
+        }
+    }
+    kept.is_ok()
 }
 
 fn inject(message: &Message<'_>, broker: &impl Injector, now_ms: u64) -> Result<(), InjectError> {

@@ -2,8 +2,8 @@
 
 use std::cell::RefCell;
 
-use handoff::{LogOptions, Writer};
-use protocol::message::QoS;
+use handoff::{AppendError, LogOptions, Writer};
+use protocol::message::{QoS, Returned};
 
 use super::*;
 
@@ -11,6 +11,24 @@ use super::*;
 struct Broker {
     taken: RefCell<Vec<(String, Option<u32>)>>,
     refuse: bool,
+}
+
+/// The way back.
+#[derive(Default)]
+struct Back {
+    returned: Vec<(String, Vec<u8>)>,
+    full: bool,
+}
+
+impl GiveBack for Back {
+    fn give_back(&mut self, returned: &Returned<'_>) -> Result<(), AppendError> {
+        if self.full {
+            return Err(AppendError::Full);
+        }
+        self.returned
+            .push((returned.reason.to_owned(), returned.payload.to_vec()));
+        Ok(())
+    }
 }
 
 impl Injector for Broker {
@@ -76,7 +94,7 @@ fn a_tick_injects_a_bounded_number_in_order() {
         append(&mut setup.writer, &message(topic));
     }
     let broker = Broker::default();
-    let first = setup.downlink.tick(&broker);
+    let first = setup.downlink.tick(&broker, &mut Back::default());
     assert_eq!(
         first,
         Drained {
@@ -86,8 +104,8 @@ fn a_tick_injects_a_bounded_number_in_order() {
     );
     assert_eq!(broker.taken.borrow().len(), 2);
     assert!(setup.downlink.has_more());
-    assert!(setup.downlink.tick(&broker).again);
-    assert!(!setup.downlink.tick(&broker).again);
+    assert!(setup.downlink.tick(&broker, &mut Back::default()).again);
+    assert!(!setup.downlink.tick(&broker, &mut Back::default()).again);
     let topics: Vec<String> = broker
         .taken
         .borrow()
@@ -104,13 +122,13 @@ fn what_a_tick_injected_is_given_back_in_the_next_one() {
     append(&mut setup.writer, &message("a"));
     let start = setup.writer.released();
     let broker = Broker::default();
-    setup.downlink.tick(&broker);
+    setup.downlink.tick(&broker, &mut Back::default());
     assert_eq!(
         setup.writer.released(),
         start,
         "the broker has only queued it"
     );
-    setup.downlink.tick(&broker);
+    setup.downlink.tick(&broker, &mut Back::default());
     assert_eq!(setup.writer.released(), setup.writer.end());
 }
 
@@ -119,11 +137,11 @@ fn a_broker_killed_after_a_tick_gets_the_messages_again() {
     let mut setup = setup(10);
     append(&mut setup.writer, &message("a"));
     let broker = Broker::default();
-    setup.downlink.tick(&broker);
+    setup.downlink.tick(&broker, &mut Back::default());
     let dir = setup.dir.path().join("downlink");
     drop(setup.downlink);
     let mut next = Downlink::new(dir, 10, Rc::clone(&setup.counters));
-    next.tick(&broker);
+    next.tick(&broker, &mut Back::default());
     assert_eq!(broker.taken.borrow().len(), 2);
 }
 
@@ -150,7 +168,8 @@ fn what_cannot_be_injected_is_counted_and_does_not_stop_the_rest() {
     setup.writer.append(b"not a message").expect("room");
     append(&mut setup.writer, &message("last"));
     let broker = Broker::default();
-    setup.downlink.tick(&broker);
+    let mut back = Back::default();
+    setup.downlink.tick(&broker, &mut back);
     let taken = broker.taken.borrow().clone();
     assert_eq!(taken.len(), 2, "{taken:?}");
     assert_eq!(taken[0].0, "alive");
@@ -160,8 +179,17 @@ fn what_cannot_be_injected_is_counted_and_does_not_stop_the_rest() {
     );
     assert_eq!(taken[1], ("last".to_owned(), None));
     assert_eq!(setup.counters.get(count::DOWNLINK_FAILED), 2);
-    assert_eq!(setup.counters.get(count::DOWNLINK_CORRUPT), 1);
+    assert_eq!(setup.counters.get(count::DOWNLINK_EXPIRED), 1);
+    assert_eq!(setup.counters.get(count::DOWNLINK_CORRUPT), 0);
     assert_eq!(setup.counters.get(count::DOWNLINK_INJECTED), 2);
+    let [wildcard, unreadable] = &back.returned[..] else {
+        panic!("{:?}", back.returned)
+    };
+    assert!(wildcard.0.contains("topic"), "{}", wildcard.0);
+    let whole = Message::decode(&wildcard.1).expect("the message as it was");
+    assert_eq!(whole.topic, "with/+/wildcard");
+    assert!(unreadable.0.contains("can't be read"), "{}", unreadable.0);
+    assert_eq!(unreadable.1, b"not a message");
 }
 
 #[test]
@@ -172,16 +200,57 @@ fn a_refusal_of_the_broker_is_final() {
         refuse: true,
         ..Broker::default()
     };
-    assert!(setup.downlink.tick(&broker).again);
-    assert!(!setup.downlink.tick(&broker).again);
+    assert!(setup.downlink.tick(&broker, &mut Back::default()).again);
+    assert!(!setup.downlink.tick(&broker, &mut Back::default()).again);
     assert_eq!(setup.counters.get(count::DOWNLINK_FAILED), 1);
     assert_eq!(setup.writer.released(), setup.writer.end());
+}
+
+#[test]
+fn what_can_neither_be_injected_nor_given_back_waits_and_everything_behind_it() {
+    let mut setup = setup(10);
+    append(&mut setup.writer, &message("before"));
+    append(&mut setup.writer, &message("with/+/wildcard"));
+    append(&mut setup.writer, &message("behind"));
+    let broker = Broker::default();
+    let mut back = Back {
+        full: true,
+        ..Back::default()
+    };
+    for _ in 0..3 {
+        setup.downlink.tick(&broker, &mut back);
+    }
+    assert!(
+        !setup.downlink.has_more(),
+        "or the broker would never sleep"
+    );
+    assert_eq!(setup.counters.get(count::DOWNLINK_INJECTED), 1);
+    assert_eq!(setup.counters.get(count::DOWNLINK_FAILED), 0);
+    assert!(setup.writer.released() < setup.writer.end());
+    back.full = false;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while setup.writer.released() < setup.writer.end() {
+        assert!(Instant::now() < deadline, "it goes on");
+        setup.downlink.tick(&broker, &mut back);
+    }
+    let topics: Vec<String> = broker
+        .taken
+        .borrow()
+        .iter()
+        .map(|(t, _)| t.clone())
+        .collect();
+    assert_eq!(topics, ["before", "behind"], "each once");
+    assert_eq!(back.returned.len(), 1);
+    assert_eq!(setup.counters.get(count::DOWNLINK_FAILED), 1);
 }
 
 #[test]
 fn without_a_log_there_is_nothing_to_do() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut downlink = Downlink::new(dir.path().join("downlink"), 10, counters(&dir));
-    assert_eq!(downlink.tick(&Broker::default()), Drained::default());
+    assert_eq!(
+        downlink.tick(&Broker::default(), &mut Back::default()),
+        Drained::default()
+    );
     assert!(downlink.waiter().is_none());
 }

@@ -8,7 +8,7 @@ pub(crate) trait Injector {
     fn inject(&self, message: &Message<'_>, expiry_s: Option<u32>) -> Result<(), InjectError>;
 }
 
-/// Why the broker did not take a message. None of these changes when it is tried again.
+/// Why the broker did not take a message. All but an expired one become dead letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InjectError {
     /// A C string ends at a zero byte.

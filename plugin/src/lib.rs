@@ -24,6 +24,7 @@ mod inject;
 mod limit;
 mod logger;
 mod login_gate;
+mod refusal;
 mod reject;
 #[allow(unsafe_code)] // one `pre_exec`
 mod sidecar;

@@ -10,12 +10,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use handoff::{AppendError, Counters, Writer};
 use protocol::config::SpoolFull;
 use protocol::counters as count;
-use protocol::message::{Message, Properties, PropertyBuffer, QoS, RuleIds};
+use protocol::message::{Message, Properties, PropertyBuffer, QoS, Returned, RuleIds};
 use protocol::rules::{RuleTable, TableError, UplinkRule};
 use protocol::trie::TopicTrie;
 
 use crate::events::Publish;
 use crate::limit::Limit;
+use crate::refusal::GiveBack;
 use crate::wills::Will;
 
 /// Which rules want which topic. Immutable: a reload makes another.
@@ -274,6 +275,18 @@ impl Uplink {
     /// Syncs the log to the disk.
     pub(crate) fn sync(&self) -> std::io::Result<()> {
         self.writer.sync()
+    }
+}
+
+impl GiveBack for Uplink {
+    fn give_back(&mut self, returned: &Returned<'_>) -> Result<(), AppendError> {
+        let (len, max) = (returned.encoded_len(), self.writer.frame_len_max());
+        if len > max {
+            return Err(AppendError::TooLarge { len, max });
+        }
+        self.writer
+            .append_with(len, |frame| returned.encode_into(frame))
+            .map(drop)
     }
 }
 

@@ -21,9 +21,9 @@ pub const UPLINK_ERRORS: usize = 7;
 pub const WILLS_APPENDED: usize = 8;
 /// Downlink messages that the broker took.
 pub const DOWNLINK_INJECTED: usize = 9;
-/// Downlink messages that the broker refused.
+/// Downlink messages that the broker refused or that could not be read: returned over the uplink log, to become dead letters.
 pub const DOWNLINK_FAILED: usize = 10;
-/// Stretches of the downlink log that did not verify or decode.
+/// Stretches of the downlink log that did not verify.
 pub const DOWNLINK_CORRUPT: usize = 11;
 /// Panics caught at Mosquitto's boundary.
 pub const PLUGIN_PANICS: usize = 12;
@@ -45,6 +45,8 @@ pub const LOGINS_REFUSED: usize = 19;
 pub const DOWNLINK_QUEUE_DROPPED: usize = 20;
 /// How often the downlink was held because the queue of a connected client was full.
 pub const DOWNLINK_HOLDS: usize = 21;
+/// Downlink messages whose expiry passed while they waited in the log.
+pub const DOWNLINK_EXPIRED: usize = 22;
 
 /// Names of the counters, by index.
 pub const NAMES: &[&str] = &[
@@ -70,9 +72,10 @@ pub const NAMES: &[&str] = &[
     "logins_refused",
     "downlink_queue_dropped",
     "downlink_holds",
+    "downlink_expired",
 ];
 
-const _: () = assert!(NAMES.len() == DOWNLINK_HOLDS + 1);
+const _: () = assert!(NAMES.len() == DOWNLINK_EXPIRED + 1);
 
 /// How many counters there are: the size to create the page with.
 pub const COUNT: usize = NAMES.len();

@@ -5,8 +5,8 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use protocol::message::{
-    DecodeError, HEADER_LEN, Identity, Message, Properties, Property, PropertyBuffer, QoS, RuleIds,
-    TooLong,
+    DecodeError, HEADER_LEN, Identity, Message, Properties, Property, PropertyBuffer, QoS,
+    Returned, RuleIds, TooLong, UplinkFrame,
 };
 
 /// What a message borrows from.
@@ -272,4 +272,73 @@ fn a_property_longer_than_mqtt_allows_is_refused_and_leaves_no_trace() {
     );
     buffer.clear();
     assert!(buffer.as_properties().is_empty());
+}
+
+fn returned(parts: &(String, u64, u64, u64, Vec<u8>)) -> Returned<'_> {
+    Returned {
+        reason: &parts.0,
+        returned_at_ms: parts.1,
+        epoch: parts.2,
+        position: parts.3,
+        payload: &parts.4,
+    }
+}
+
+fn encode_frame(frame: &UplinkFrame<'_>) -> Vec<u8> {
+    match frame {
+        UplinkFrame::Message(message) => encode(message),
+        UplinkFrame::Returned(returned) => {
+            let mut bytes = vec![0xAA; returned.encoded_len()];
+            returned.encode_into(&mut bytes);
+            bytes
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_returned_survives_encoding_and_is_never_taken_for_a_message(
+        parts in any::<(String, u64, u64, u64, Vec<u8>)>(),
+        message in parts(),
+    ) {
+        let frame = UplinkFrame::Returned(returned(&parts));
+        let bytes = encode_frame(&frame);
+        prop_assert_eq!(UplinkFrame::decode(&bytes), Ok(frame));
+        prop_assert!(Message::decode(&bytes).is_err());
+        let frame = UplinkFrame::Message(message.message());
+        let bytes = encode_frame(&frame);
+        prop_assert_eq!(UplinkFrame::decode(&bytes), Ok(frame));
+    }
+
+    #[test]
+    fn a_changed_frame_is_a_frame_or_a_clean_error(
+        parts in any::<(String, u64, u64, u64, Vec<u8>)>(),
+        changes in vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        cut in option::of(any::<prop::sample::Index>()),
+    ) {
+        let mut bytes = encode_frame(&UplinkFrame::Returned(returned(&parts)));
+        for (index, value) in changes {
+            let at = index.index(bytes.len());
+            bytes[at] = value;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        if let Ok(frame) = UplinkFrame::decode(&bytes) {
+            prop_assert_eq!(encode_frame(&frame), bytes);
+        }
+    }
+}
+
+#[test]
+fn a_version_that_knows_no_returned_frames_names_the_byte() {
+    let parts = ("refused".to_owned(), 1, 2, 3, b"payload".to_vec());
+    let bytes = encode_frame(&UplinkFrame::Returned(returned(&parts)));
+    let error = Message::decode(&bytes).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "message header: reserved byte is 1",
+        "that is how the version before reads it"
+    );
+    assert_eq!(bytes.len(), HEADER_LEN + 7 + 7);
 }

@@ -111,9 +111,53 @@ fn what_can_never_be_delivered_does_not_stop_the_rest() {
     writer.append(b"no message at all").expect("room");
     append(&mut writer, &message("down/ok", b"1"));
     assert_eq!(client.message().0, "down/ok 1");
-    assert_eq!(broker.counter(count::DOWNLINK_FAILED), 1);
-    assert_eq!(broker.counter(count::DOWNLINK_CORRUPT), 1);
+    assert_eq!(broker.counter(count::DOWNLINK_FAILED), 2);
+    assert_eq!(broker.counter(count::DOWNLINK_CORRUPT), 0);
     broker.wait_for_log("a message for `down/+`");
+    // Both came back over the uplink log, whole and with the reason.
+    let epoch = writer.epoch();
+    let mut uplink = broker.uplink();
+    let (reason, payload) = uplink.returned(epoch);
+    assert!(reason.contains("topic"), "{reason}");
+    let back = Message::decode(&payload).expect("the message as it was");
+    assert_eq!((back.topic, back.payload), ("down/+", &b"a wildcard"[..]));
+    let (reason, payload) = uplink.returned(epoch);
+    assert!(reason.contains("can't be read"), "{reason}");
+    assert_eq!(payload, b"no message at all");
+    crate::support::until("all is given back", || {
+        (writer.released() == writer.end()).then_some(())
+    });
+}
+
+/// A full spool has no room for what the broker refuses either.
+#[test]
+fn what_can_not_be_given_back_waits_until_there_is_room() {
+    let mut setup = Setup::new(&oldest());
+    setup.option("spool_bytes_max", "12MiB");
+    setup.option("spool_segment_bytes", "4MiB");
+    let broker = setup.start();
+    // Before the spool is full: logins are refused then.
+    let mut client = Client::connect(&broker, "one", Login::default());
+    client.subscribe("down/#");
+    let mut publisher = Client::connect(&broker, "filler", Login::default());
+    let payload = vec![b'x'; 1 << 20];
+    crate::support::until("the spool is full", || {
+        publisher.publish("up/x", &payload, 0);
+        (broker.counter(count::UPLINK_DROPPED_QOS0_FULL) > 3).then_some(())
+    });
+    let mut writer = broker.downlink();
+    let big = vec![7; 3 << 20];
+    append(&mut writer, &message("down/+", &big));
+    append(&mut writer, &message("down/ok", b"1"));
+    broker.wait_for_log("can't be given back yet");
+    assert_eq!(broker.counter(count::DOWNLINK_FAILED), 0);
+    assert_eq!(broker.counter(count::DOWNLINK_INJECTED), 0);
+    assert_eq!(writer.released(), 0);
+    // The sidecar takes what fills the spool.
+    let mut uplink = broker.uplink();
+    crate::support::until("it comes back", || uplink.release_until_returned());
+    assert_eq!(client.message().0, "down/ok 1");
+    broker.wait_for_counter(count::DOWNLINK_FAILED, 1);
 }
 
 /// Without a bell the broker takes anything from 0 to 100 ms, 50 at the median: never a median of this of 21.

@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use handoff::{Counters, LogOptions, Reader, ReaderOptions, Writer};
-use protocol::message::Message;
+use protocol::message::{Message, UplinkFrame};
 
 /// Generous: these tests run beside others on small machines.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -315,6 +315,33 @@ impl Uplink {
         while self.0.poll().expect("a good log").is_some() {}
         let position = self.0.position();
         self.0.release(position);
+    }
+
+    /// The next frame, which is one that the broker refused, out of the downlink log of this epoch: its reason and its payload.
+    pub(crate) fn returned(&mut self, epoch: u64) -> (String, Vec<u8>) {
+        until("a frame in the spool", || {
+            let frame = self.0.poll().expect("a good log")?;
+            match UplinkFrame::decode(frame.payload).expect("a frame") {
+                UplinkFrame::Returned(returned) => {
+                    assert_eq!(returned.epoch, epoch);
+                    Some((returned.reason.to_owned(), returned.payload.to_vec()))
+                }
+                UplinkFrame::Message(message) => panic!("{message:?}"),
+            }
+        })
+    }
+
+    /// Takes and gives back all that is there; something when a returned frame was among it.
+    pub(crate) fn release_until_returned(&mut self) -> Option<()> {
+        let mut found = None;
+        while let Some(frame) = self.0.poll().expect("a good log") {
+            let next = frame.next;
+            if let Ok(UplinkFrame::Returned(_)) = UplinkFrame::decode(frame.payload) {
+                found = Some(());
+            }
+            self.0.release(next);
+        }
+        found
     }
 
     pub(crate) fn next(&mut self) -> String {

@@ -6,11 +6,13 @@
 mod codec;
 mod identity;
 mod properties;
+mod returned;
 mod rule_ids;
 
 pub use codec::{DecodeError, FORMAT_VERSION, HEADER_LEN};
 pub use identity::{Identity, IdentityError};
 pub use properties::{Properties, Property, PropertyBuffer, PropertyError, PropertyIter, TooLong};
+pub use returned::{Returned, UplinkFrame};
 pub use rule_ids::{RuleIds, RuleIdsIter};
 
 /// MQTT's quality of service.
