@@ -2,18 +2,22 @@
 //!
 //! The path of a message reads: `ffi::entry` → here → `uplink` → the log, and back: the log → `downlink` → `inject`.
 
+use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Instant;
 
 use handoff::Counters;
+use protocol::config::mosquitto_conf::QueueLimits;
 use protocol::config::{Config, Wake as WakeOption};
 use protocol::counters as count;
 use protocol::rules::RuleTable;
 
 use crate::downlink::Downlink;
 use crate::events::Publish;
-use crate::inject::Injector;
+use crate::inject::{Injector, Noting};
 use crate::logger::LogQueue;
 use crate::login_gate::LoginGate;
+use crate::pressure::{Delivery, Pressure, Queues};
 use crate::sidecar::Supervisor;
 use crate::spool;
 use crate::uplink::{Outcome, Uplink, Wanted};
@@ -26,6 +30,7 @@ pub(crate) struct Parts {
     pub(crate) table: RuleTable,
     pub(crate) uplink: Uplink,
     pub(crate) downlink: Downlink,
+    pub(crate) pressure: Pressure,
     pub(crate) wake: Wake,
     pub(crate) supervisor: Option<Supervisor>,
     pub(crate) counters: Rc<Counters>,
@@ -94,7 +99,7 @@ impl Bridge {
     pub(crate) fn login(&mut self, client: usize, told_later: bool) -> bool {
         let refused = self.gate.refuses(client, None);
         if !refused && !told_later {
-            self.gate.joined(client);
+            self.joined(client);
         }
         refused
     }
@@ -144,7 +149,29 @@ impl Bridge {
         self.wills.settle(verdict, &mut |will| uplink.will(will));
         if alive {
             self.wills.on_alive(client);
-            self.gate.joined(client);
+            self.joined(client);
+        }
+    }
+
+    fn joined(&mut self, client: usize) {
+        self.gate.joined(client);
+        self.parts.pressure.joined(client);
+    }
+
+    /// Whether the queues of clients matter here.
+    pub(crate) fn watches_queues(&self) -> bool {
+        self.parts.pressure.is_wanted()
+    }
+
+    /// Mosquitto has read its configuration again.
+    pub(crate) fn set_queue_limits(&mut self, limits: QueueLimits) {
+        self.parts.pressure.set_limits(limits);
+    }
+
+    /// ACL_CHECK for reading, of a client whose queue is known.
+    pub(crate) fn delivers(&mut self, topic: &str, delivery: &Delivery<'_>) {
+        if self.parts.pressure.is_wanted() {
+            self.parts.pressure.delivers(topic, delivery);
         }
     }
 
@@ -156,20 +183,31 @@ impl Bridge {
     /// DISCONNECT and CLIENT_OFFLINE.
     pub(crate) fn gone(&mut self, client: usize, verdict: Verdict<'_>) {
         self.gate.gone(client);
+        self.parts.pressure.gone(client);
         let uplink = &mut self.parts.uplink;
         self.wills
             .on_gone(client, verdict, &mut |will| uplink.will(will));
     }
 
     /// TICK.
-    pub(crate) fn tick(&mut self, broker: &impl Injector, verdict: Verdict<'_>) -> Ticked {
+    pub(crate) fn tick(
+        &mut self,
+        broker: &impl Injector,
+        queues: &impl Queues,
+        verdict: Verdict<'_>,
+    ) -> Ticked {
         let parts = &mut self.parts;
         let uplink = &mut parts.uplink;
         self.wills.on_tick(verdict, &mut |will| uplink.will(will));
         let first = !std::mem::replace(&mut self.ticked, true);
         let (used, max) = uplink.fill();
         self.gate.on_tick(used, max, uplink.has_no_room());
-        let drained = parts.downlink.tick(broker, uplink);
+        let allowance = parts.pressure.allowance(queues, Instant::now());
+        let noting = Noting {
+            broker,
+            pressure: RefCell::new(&mut parts.pressure),
+        };
+        let drained = parts.downlink.tick(&noting, uplink, allowance);
         if drained.opened
             && let Some(waiter) = parts.downlink.waiter()
         {
@@ -178,7 +216,9 @@ impl Bridge {
         if drained.again {
             parts.wake.again();
         } else {
-            parts.wake.idle(|| parts.downlink.has_more());
+            // While a client is waited for, its acknowledgements turn the loop, and else the loop's own pace.
+            let held = parts.pressure.is_holding();
+            parts.wake.idle(|| !held && parts.downlink.has_more());
         }
         if let Some(supervisor) = &parts.supervisor {
             parts

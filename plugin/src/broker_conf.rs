@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use protocol::config::mosquitto_conf::MosquittoConf;
+use protocol::config::mosquitto_conf::{MosquittoConf, QueueLimits};
 
 use crate::acl::Deciders;
 use crate::events::BrokerVersion;
@@ -45,6 +45,11 @@ impl BrokerConf {
             conf: Ok(conf),
             own_path: self.own_path,
         })
+    }
+
+    /// How much the broker keeps for a client, if that is known.
+    pub(crate) fn queue_limits(&self) -> Option<QueueLimits> {
+        self.conf.as_ref().ok().map(|conf| conf.queue_limits)
     }
 
     /// Who else has a say in access checks.

@@ -20,6 +20,7 @@ use protocol::trie::validate_topic;
 
 use crate::inject::{InjectError, Injector};
 use crate::limit::Limit;
+use crate::pressure::Allowance;
 use crate::refusal::{GiveBack, Refusal, give_back};
 use crate::uplink::now_ms;
 
@@ -39,7 +40,6 @@ pub(crate) fn check_version(dir: &Path) -> Result<(), OpenError> {
 /// The way down.
 pub(crate) struct Downlink {
     dir: PathBuf,
-    per_tick: u32,
     counters: Rc<Counters>,
     reader: Option<Reader>,
     next_look: Option<Instant>,
@@ -60,10 +60,9 @@ pub(crate) struct Drained {
 }
 
 impl Downlink {
-    pub(crate) fn new(dir: PathBuf, per_tick: u32, counters: Rc<Counters>) -> Downlink {
+    pub(crate) fn new(dir: PathBuf, counters: Rc<Counters>) -> Downlink {
         Downlink {
             dir,
-            per_tick,
             counters,
             reader: None,
             next_look: None,
@@ -88,8 +87,14 @@ impl Downlink {
                 .is_some_and(|reader| reader.end() > reader.position())
     }
 
-    /// One tick: gives back what the last one injected, then injects at most `per_tick` messages. `uplink` takes what can't be.
-    pub(crate) fn tick(&mut self, broker: &impl Injector, uplink: &mut impl GiveBack) -> Drained {
+    /// One tick: gives back what the last one injected, then injects as much as is allowed (the last message may have
+    /// more bytes). `uplink` takes what can't be.
+    pub(crate) fn tick(
+        &mut self,
+        broker: &impl Injector,
+        uplink: &mut impl GiveBack,
+        allowed: Allowance,
+    ) -> Drained {
         let opened = self.open();
         let stuck = self.stuck_until.is_some_and(|until| Instant::now() < until);
         let Some(reader) = &mut self.reader else {
@@ -99,15 +104,17 @@ impl Downlink {
             reader.release(position);
         }
         let (before, epoch) = (reader.position(), reader.epoch());
-        let mut left = if stuck { 0 } else { self.per_tick };
+        let mut left = if stuck { 0 } else { allowed.messages };
+        let mut bytes_left = allowed.bytes;
         if !stuck {
             self.stuck_until = None;
         }
-        while left > 0 {
+        while left > 0 && bytes_left > 0 {
             match reader.poll() {
                 Ok(None) => break,
                 Ok(Some(frame)) => {
                     let position = frame.position;
+                    bytes_left = bytes_left.saturating_sub(frame.payload.len() as u64);
                     let refused = take(&frame, broker, &self.counters);
                     if let Err(refusal) = refused
                         && !refuse(

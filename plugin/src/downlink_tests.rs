@@ -7,6 +7,11 @@ use protocol::message::{QoS, Returned};
 
 use super::*;
 
+const ALL: Allowance = Allowance {
+    messages: u32::MAX,
+    bytes: u64::MAX,
+};
+
 #[derive(Default)]
 struct Broker {
     taken: RefCell<Vec<(String, Option<u32>)>>,
@@ -48,6 +53,7 @@ struct Setup {
     writer: Writer,
     downlink: Downlink,
     counters: Rc<Counters>,
+    allowed: Allowance,
 }
 
 fn counters(dir: &tempfile::TempDir) -> Rc<Counters> {
@@ -63,12 +69,16 @@ fn setup(per_tick: u32) -> Setup {
     };
     let writer = Writer::open(&dir.path().join("downlink"), &options).expect("a log");
     let counters = counters(&dir);
-    let downlink = Downlink::new(dir.path().join("downlink"), per_tick, Rc::clone(&counters));
+    let downlink = Downlink::new(dir.path().join("downlink"), Rc::clone(&counters));
     Setup {
         dir,
         writer,
         downlink,
         counters,
+        allowed: Allowance {
+            messages: per_tick,
+            bytes: u64::MAX,
+        },
     }
 }
 
@@ -94,7 +104,9 @@ fn a_tick_injects_a_bounded_number_in_order() {
         append(&mut setup.writer, &message(topic));
     }
     let broker = Broker::default();
-    let first = setup.downlink.tick(&broker, &mut Back::default());
+    let first = setup
+        .downlink
+        .tick(&broker, &mut Back::default(), setup.allowed);
     assert_eq!(
         first,
         Drained {
@@ -104,8 +116,18 @@ fn a_tick_injects_a_bounded_number_in_order() {
     );
     assert_eq!(broker.taken.borrow().len(), 2);
     assert!(setup.downlink.has_more());
-    assert!(setup.downlink.tick(&broker, &mut Back::default()).again);
-    assert!(!setup.downlink.tick(&broker, &mut Back::default()).again);
+    assert!(
+        setup
+            .downlink
+            .tick(&broker, &mut Back::default(), setup.allowed)
+            .again
+    );
+    assert!(
+        !setup
+            .downlink
+            .tick(&broker, &mut Back::default(), setup.allowed)
+            .again
+    );
     let topics: Vec<String> = broker
         .taken
         .borrow()
@@ -117,18 +139,48 @@ fn a_tick_injects_a_bounded_number_in_order() {
 }
 
 #[test]
+fn a_tick_injects_a_bounded_number_of_bytes() {
+    let mut setup = setup(10);
+    for payload in [&[0; 3000][..], &[0; 3000], &[0; 10]] {
+        append(
+            &mut setup.writer,
+            &Message {
+                payload,
+                ..message("a")
+            },
+        );
+    }
+    let broker = Broker::default();
+    let small = |bytes| Allowance { bytes, ..ALL };
+    setup
+        .downlink
+        .tick(&broker, &mut Back::default(), small(1000));
+    assert_eq!(broker.taken.borrow().len(), 1, "one at least");
+    setup.downlink.tick(&broker, &mut Back::default(), small(0));
+    assert_eq!(broker.taken.borrow().len(), 1, "but none when none may be");
+    setup
+        .downlink
+        .tick(&broker, &mut Back::default(), small(3500));
+    assert_eq!(broker.taken.borrow().len(), 3);
+}
+
+#[test]
 fn what_a_tick_injected_is_given_back_in_the_next_one() {
     let mut setup = setup(10);
     append(&mut setup.writer, &message("a"));
     let start = setup.writer.released();
     let broker = Broker::default();
-    setup.downlink.tick(&broker, &mut Back::default());
+    setup
+        .downlink
+        .tick(&broker, &mut Back::default(), setup.allowed);
     assert_eq!(
         setup.writer.released(),
         start,
         "the broker has only queued it"
     );
-    setup.downlink.tick(&broker, &mut Back::default());
+    setup
+        .downlink
+        .tick(&broker, &mut Back::default(), setup.allowed);
     assert_eq!(setup.writer.released(), setup.writer.end());
 }
 
@@ -137,11 +189,13 @@ fn a_broker_killed_after_a_tick_gets_the_messages_again() {
     let mut setup = setup(10);
     append(&mut setup.writer, &message("a"));
     let broker = Broker::default();
-    setup.downlink.tick(&broker, &mut Back::default());
+    setup
+        .downlink
+        .tick(&broker, &mut Back::default(), setup.allowed);
     let dir = setup.dir.path().join("downlink");
     drop(setup.downlink);
-    let mut next = Downlink::new(dir, 10, Rc::clone(&setup.counters));
-    next.tick(&broker, &mut Back::default());
+    let mut next = Downlink::new(dir, Rc::clone(&setup.counters));
+    next.tick(&broker, &mut Back::default(), setup.allowed);
     assert_eq!(broker.taken.borrow().len(), 2);
 }
 
@@ -169,7 +223,7 @@ fn what_cannot_be_injected_is_counted_and_does_not_stop_the_rest() {
     append(&mut setup.writer, &message("last"));
     let broker = Broker::default();
     let mut back = Back::default();
-    setup.downlink.tick(&broker, &mut back);
+    setup.downlink.tick(&broker, &mut back, setup.allowed);
     let taken = broker.taken.borrow().clone();
     assert_eq!(taken.len(), 2, "{taken:?}");
     assert_eq!(taken[0].0, "alive");
@@ -200,8 +254,18 @@ fn a_refusal_of_the_broker_is_final() {
         refuse: true,
         ..Broker::default()
     };
-    assert!(setup.downlink.tick(&broker, &mut Back::default()).again);
-    assert!(!setup.downlink.tick(&broker, &mut Back::default()).again);
+    assert!(
+        setup
+            .downlink
+            .tick(&broker, &mut Back::default(), setup.allowed)
+            .again
+    );
+    assert!(
+        !setup
+            .downlink
+            .tick(&broker, &mut Back::default(), setup.allowed)
+            .again
+    );
     assert_eq!(setup.counters.get(count::DOWNLINK_FAILED), 1);
     assert_eq!(setup.writer.released(), setup.writer.end());
 }
@@ -218,7 +282,7 @@ fn what_can_neither_be_injected_nor_given_back_waits_and_everything_behind_it() 
         ..Back::default()
     };
     for _ in 0..3 {
-        setup.downlink.tick(&broker, &mut back);
+        setup.downlink.tick(&broker, &mut back, setup.allowed);
     }
     assert!(
         !setup.downlink.has_more(),
@@ -231,7 +295,7 @@ fn what_can_neither_be_injected_nor_given_back_waits_and_everything_behind_it() 
     let deadline = Instant::now() + Duration::from_secs(60);
     while setup.writer.released() < setup.writer.end() {
         assert!(Instant::now() < deadline, "it goes on");
-        setup.downlink.tick(&broker, &mut back);
+        setup.downlink.tick(&broker, &mut back, setup.allowed);
     }
     let topics: Vec<String> = broker
         .taken
@@ -247,9 +311,9 @@ fn what_can_neither_be_injected_nor_given_back_waits_and_everything_behind_it() 
 #[test]
 fn without_a_log_there_is_nothing_to_do() {
     let dir = tempfile::tempdir().expect("a directory");
-    let mut downlink = Downlink::new(dir.path().join("downlink"), 10, counters(&dir));
+    let mut downlink = Downlink::new(dir.path().join("downlink"), counters(&dir));
     assert_eq!(
-        downlink.tick(&Broker::default(), &mut Back::default()),
+        downlink.tick(&Broker::default(), &mut Back::default(), ALL),
         Drained::default()
     );
     assert!(downlink.waiter().is_none());

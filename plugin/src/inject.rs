@@ -1,11 +1,29 @@
 //! What the downlink needs of the broker: a trait, so that the draining can be tested without one.
 
+use std::cell::RefCell;
+
 use protocol::message::Message;
+
+use crate::pressure::Pressure;
 
 /// Takes messages into the broker.
 pub(crate) trait Injector {
     /// Publishes `message` with `expiry_s` seconds left to live. After `Ok` the broker owns it.
     fn inject(&self, message: &Message<'_>, expiry_s: Option<u32>) -> Result<(), InjectError>;
+}
+
+/// Tells what was injected to who watches over the clients' queues.
+pub(crate) struct Noting<'a, B> {
+    pub(crate) broker: &'a B,
+    pub(crate) pressure: RefCell<&'a mut Pressure>,
+}
+
+impl<B: Injector> Injector for Noting<'_, B> {
+    fn inject(&self, message: &Message<'_>, expiry_s: Option<u32>) -> Result<(), InjectError> {
+        self.broker.inject(message, expiry_s)?;
+        self.pressure.borrow_mut().injected(message);
+        Ok(())
+    }
 }
 
 /// Why the broker did not take a message. All but an expired one become dead letters.

@@ -24,6 +24,7 @@ mod inject;
 mod limit;
 mod logger;
 mod login_gate;
+mod pressure;
 mod refusal;
 mod reject;
 #[allow(unsafe_code)] // one `pre_exec`

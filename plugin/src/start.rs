@@ -14,6 +14,7 @@ use crate::broker_conf::BrokerConf;
 use crate::downlink::{self, Downlink};
 use crate::events::BrokerVersion;
 use crate::logger::LogQueue;
+use crate::pressure::Pressure;
 use crate::sidecar::{self, BinaryError, Command, Supervisor};
 use crate::spool::{self, SpoolError};
 use crate::uplink::{Uplink, Wanted, WantedError, now_ms};
@@ -88,11 +89,9 @@ pub(crate) fn start(
     spool::write_options(&config.spool_dir, &config.effective_options())?;
 
     let uplink = Uplink::new(writer, wanted, config.spool_full, Rc::clone(&counters));
-    let downlink = Downlink::new(
-        config.spool_dir.join("downlink"),
-        config.downlink_per_tick,
-        Rc::clone(&counters),
-    );
+    let downlink = Downlink::new(config.spool_dir.join("downlink"), Rc::clone(&counters));
+    let limits = around.conf.queue_limits().unwrap_or_default();
+    let pressure = Pressure::new(&config, limits, Rc::clone(&counters));
     let wake = Wake::start(around.is_2_1).map_err(StartError::Thread)?;
     let supervisor = program
         .map(|program| Supervisor::start(sidecar_command(program, &config)))
@@ -103,6 +102,7 @@ pub(crate) fn start(
         table,
         uplink,
         downlink,
+        pressure,
         wake,
         supervisor,
         counters,

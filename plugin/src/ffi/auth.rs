@@ -29,6 +29,8 @@ pub(super) struct Auth {
     pub(super) credentials: Option<Credentials>,
     /// Logins may be refused.
     pub(super) gated: bool,
+    /// Only BASIC_AUTH tells of clients that come.
+    listening: bool,
     /// No plugin before ours can keep RELOAD from us, as 2.0 allows.
     sees_reload: bool,
 }
@@ -41,14 +43,18 @@ impl Auth {
             plan: plan(&around.conf, around.is_2_1),
             credentials: wake_up.then(Credentials::new).transpose()?,
             gated: bridge.may_refuse_logins(),
+            listening: !around.is_2_1 && bridge.watches_queues(),
             sees_reload: around.is_2_1 || around.conf.deciders().before.is_empty(),
         })
     }
 
     /// Whether it has to be registered before a `password_file` is.
     pub(super) fn from_the_start(&self) -> bool {
-        let wanted = self.gated || self.credentials.is_some();
-        wanted && matches!(self.plan, AuthPlan::Answer(_))
+        self.is_wanted() && matches!(self.plan, AuthPlan::Answer(_))
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.gated || self.listening || self.credentials.is_some()
     }
 }
 
@@ -129,7 +135,7 @@ impl Plugin {
         if !for_the_bell {
             auth.credentials = None;
         }
-        if !for_the_bell && !auth.gated {
+        if !auth.is_wanted() {
             self.set_registered(Event::BasicAuth, false);
         }
     }
@@ -149,7 +155,7 @@ impl Plugin {
         // for the neutral answer, and for refusals the best that can be had.
         let possible = matches!(fresh, AuthPlan::Answer(_));
         auth.plan = fresh;
-        let wanted = possible && (auth.gated || auth.credentials.is_some());
+        let wanted = possible && auth.is_wanted();
         drop(auth);
         if wanted {
             self.set_registered(Event::BasicAuth, true);

@@ -115,7 +115,7 @@ impl Broker {
     }
 
     /// A symbol of the broker's own file: a library may well have a `run` of another kind.
-    fn own_symbol(&self, name: &CStr) -> Option<*mut c_void> {
+    pub(super) fn own_symbol(&self, name: &CStr) -> Option<*mut c_void> {
         // SAFETY: a C string; null is looked for.
         let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
         let known = self.symbols.mosquitto_callback_register as *const c_void;

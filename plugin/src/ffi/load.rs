@@ -7,6 +7,7 @@ use protocol::config::Wake as WakeOption;
 
 use super::auth::Auth;
 use super::broker::Broker;
+use super::client_queue::ClientQueues;
 use super::guard::Guard;
 use super::plugin::{Plugin, read_acl_file};
 use super::registration::{Event, Registrations};
@@ -72,6 +73,7 @@ impl Plugin {
             acl: RefCell::new(acl),
             asking: Cell::new(false),
             auth: RefCell::new(auth),
+            queues: ClientQueues::new(broker),
         });
         if let Err(error) = plugin.register_all() {
             plugin.registrations.borrow_mut().clear(broker);
@@ -127,6 +129,15 @@ impl Plugin {
             ),
         );
         self.announce_auth();
+        if bridge.watches_queues()
+            && (!self.queues.can_read() || self.acl.borrow().answer.is_none())
+        {
+            self.broker.log(
+                Level::Warn,
+                "the queues of clients can't be watched here: what RocketMQ sends faster than a client takes it may be \
+                 dropped by Mosquitto (max_queued_messages)",
+            );
+        }
         let acl = self.acl.borrow();
         if let Some(warning) = &acl.warning {
             self.broker.log(Level::Warn, warning);

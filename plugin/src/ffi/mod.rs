@@ -28,6 +28,7 @@ pub(crate) mod bindings {
 mod auth;
 pub(crate) mod borrow;
 pub(crate) mod broker;
+mod client_queue;
 pub(crate) mod entry;
 pub(crate) mod guard;
 mod load;

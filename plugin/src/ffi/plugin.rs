@@ -11,6 +11,7 @@ use super::auth::Auth;
 use super::borrow::{CText, borrow_bytes, borrow_text};
 use super::broker::{AccessCheck, Broker, Ending, RawWrite};
 use super::c;
+use super::client_queue::ClientQueues;
 use super::guard::{Guard, Guarded};
 use super::properties::BorrowedProperties;
 use super::registration::{Event, Registrations};
@@ -19,6 +20,7 @@ use crate::acl_file::AclFile;
 use crate::bridge::Bridge;
 use crate::broker_conf::BrokerConf;
 use crate::events::{Client, Publish};
+use crate::pressure::{Delivery, QueueState, Queues};
 use crate::reject::refusal;
 use crate::start::Surroundings;
 use crate::uplink::{Outcome, Wanted};
@@ -42,6 +44,7 @@ pub(crate) struct Plugin {
     /// An access check of our own is under way.
     pub(super) asking: Cell<bool>,
     pub(super) auth: RefCell<Auth>,
+    pub(super) queues: ClientQueues,
 }
 
 impl Plugin {
@@ -125,8 +128,22 @@ impl Plugin {
                 CText::Text(topic) => Some(topic),
                 _ => None,
             };
+            // SAFETY: the client of this event.
+            let state = unsafe { self.queues.of(&self.broker, event.client) };
+            let id = || self.client_id(event.client);
             self.guarded("ACL_CHECK", |bridge| {
                 bridge.read_check(topic, &|will| self.verdict(will));
+                if let (Some(state), Some(topic)) = (state, topic) {
+                    bridge.delivers(
+                        topic,
+                        &Delivery {
+                            client: event.client.expose_provenance(),
+                            state,
+                            qos: event.qos,
+                            id: &id,
+                        },
+                    );
+                }
             });
             return neutral;
         }
@@ -224,7 +241,7 @@ impl Plugin {
     /// TICK.
     pub(super) fn tick(&self, event: &mut c::mosquitto_evt_tick) -> c_int {
         let ticked = self.guarded("TICK", |bridge| {
-            let ticked = bridge.tick(&self.broker, &|will| self.verdict(will));
+            let ticked = bridge.tick(&self.broker, self, &|will| self.verdict(will));
             if ticked.first {
                 self.choose_bell(bridge);
             }
@@ -260,13 +277,22 @@ impl Plugin {
     pub(super) fn reload(&self, _event: &mut c::mosquitto_evt_reload) -> c_int {
         self.guarded("RELOAD", |bridge| {
             bridge.reload();
-            self.refresh_neutral_answers();
+            if let Some(limits) = self.refresh_neutral_answers() {
+                bridge.set_queue_limits(limits);
+            }
             if let Ok(mut wanted) = self.wanted.try_borrow_mut() {
                 *wanted = bridge.wanted();
             }
             bridge.drain_logs(|level, text| self.broker.log(level, text));
         });
         c::MOSQ_ERR_SUCCESS
+    }
+
+    /// Its id, for people.
+    fn client_id(&self, client: *const c::mosquitto) -> String {
+        // SAFETY: the client of the event at hand.
+        let id = unsafe { self.broker.client_id(client) };
+        id.text().unwrap_or_default().to_owned()
     }
 
     /// The client of the event at hand.
@@ -294,6 +320,22 @@ impl Plugin {
         let mut registrations = self.registrations.borrow_mut();
         // SAFETY: this plugin outlives its registrations: `unload`, and a failed `load`, take them back first.
         unsafe { registrations.add(&self.broker, event, userdata.cast_mut().cast::<c_void>()) }
+    }
+}
+
+/// The safe code asks about clients that are connected, and of whose end it has not been told: those the broker keeps.
+impl Queues for Plugin {
+    fn of(&self, client: usize) -> Option<QueueState> {
+        let client = std::ptr::with_exposed_provenance(client);
+        // SAFETY: as above.
+        unsafe { self.queues.of(&self.broker, client) }
+    }
+
+    fn id(&self, client: usize) -> Option<String> {
+        let client = std::ptr::with_exposed_provenance(client);
+        // SAFETY: as above.
+        let id = unsafe { self.broker.client_id(client) };
+        id.text().map(str::to_owned)
     }
 }
 

@@ -2,6 +2,7 @@
 //! ours that was right before would open what the new file closes.
 
 use log::Level;
+use protocol::config::mosquitto_conf::QueueLimits;
 
 use super::plugin::{Plugin, read_acl_file};
 use super::registration::Event;
@@ -10,7 +11,8 @@ use crate::broker_conf::BrokerConf;
 
 impl Plugin {
     /// Called by RELOAD, after the broker has read its configuration and before it takes the files in use.
-    pub(super) fn refresh_neutral_answers(&self) {
+    /// Returns what else may have changed.
+    pub(super) fn refresh_neutral_answers(&self) -> Option<QueueLimits> {
         // Those who are there are checked next, and are none of the gate's business.
         self.follow_gate(false);
         let fresh = BrokerConf::of_this_process(self.around.plugin.clone());
@@ -22,11 +24,12 @@ impl Plugin {
                     "mosquitto.conf could not be read again ({why}): if an acl_file or password_file was added to it \
                      or removed, restart Mosquitto"
                 );
-                return;
+                return None;
             }
         };
         self.refresh_acl(&conf);
         self.refresh_auth(&conf);
+        conf.queue_limits()
     }
 
     fn refresh_acl(&self, conf: &BrokerConf) {

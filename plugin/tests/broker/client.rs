@@ -16,6 +16,8 @@ pub(crate) struct Login<'a> {
     pub(crate) will: Option<(&'a str, &'a str)>,
     pub(crate) username: Option<&'a str>,
     pub(crate) password: Option<&'a str>,
+    /// The session outlives the connection (MQTT 3.1.1).
+    pub(crate) keep_session: bool,
     /// Seconds until the will is sent (MQTT 5).
     pub(crate) will_delay: Option<u32>,
 }
@@ -57,7 +59,7 @@ impl Client {
             stream,
             v5: login.v5,
         };
-        let flags = 2
+        let flags = if login.keep_session { 0 } else { 2 }
             | if login.will.is_some() { 4 } else { 0 }
             | if login.username.is_some() { 128 } else { 0 }
             | if login.password.is_some() { 64 } else { 0 };

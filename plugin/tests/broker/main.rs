@@ -11,6 +11,7 @@ mod client;
 mod downlink;
 mod life;
 mod logins;
+mod pressure;
 mod refusals;
 mod support;
 mod uplink;

@@ -112,7 +112,8 @@ fn a_full_spool_gives_no_false_acknowledgement() {
         let mut setup = Setup::new(&version);
         setup
             .option("spool_segment_bytes", "64KiB")
-            .option("spool_bytes_max", "256KiB");
+            .option("spool_bytes_max", "256KiB")
+            .option("spool_high_water", "100%");
         let broker = setup.start();
         let mut local = Client::connect(&broker, "local", Login::default());
         local.subscribe("up/q0");
@@ -125,30 +126,36 @@ fn a_full_spool_gives_no_false_acknowledgement() {
             acknowledged += 1;
             assert!(acknowledged < 100, "256 KiB hold no 100 times 16 KiB");
         }
-        let mut new = Client::connect(
-            &broker,
-            "new",
-            Login {
-                v5: true,
+        // The others, each with a connection of its own: version 5, QoS.
+        for (v5, qos) in [(false, 2), (true, 1), (true, 2)] {
+            let login = Login {
+                v5,
                 ..Login::default()
-            },
-        );
-        let answer = new.publish("up/a", &payload, 1);
-        if version.name == "2.1.2" {
-            assert_eq!(
-                answer,
-                Some((0x40, 0x97)),
-                "quota exceeded, and it stays connected"
-            );
-        } else {
-            assert!(answer.is_none_or(|(kind, _)| kind == 0xE0), "{answer:?}");
+            };
+            let mut new = Client::connect(&broker, "new", login);
+            let answer = new.publish("up/a", &payload, qos);
+            if v5 && version.name == "2.1.2" {
+                let ack = if qos == 1 { 0x40 } else { 0x50 };
+                assert_eq!(
+                    answer,
+                    Some((ack, 0x97)),
+                    "quota exceeded, and it stays connected"
+                );
+                assert_eq!(new.publish("free/a", b"x", 1), Some((0x40, 0x10)));
+            } else {
+                // Closed; MQTT 5 may be told so.
+                assert!(
+                    answer.is_none_or(|(kind, _)| v5 && kind == 0xE0),
+                    "{version:?}, MQTT 5 {v5}, QoS {qos}: {answer:?}"
+                );
+            }
         }
         // QoS 0 is still delivered locally.
         let mut quiet = Client::connect(&broker, "quiet", Login::default());
         quiet.publish("up/q0", &payload, 0);
         assert!(local.message().0.starts_with("up/q0 "));
         assert_eq!(broker.counter(count::UPLINK_DROPPED_QOS0_FULL), 1);
-        assert_eq!(broker.counter(count::UPLINK_REFUSED), 2);
+        assert_eq!(broker.counter(count::UPLINK_REFUSED), 4);
         let mut uplink = broker.uplink();
         let kept = std::iter::from_fn(|| uplink.poll()).count();
         assert_eq!(

@@ -249,6 +249,25 @@ impl Broker {
         assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
     }
 
+    /// Memory of its own, in bytes.
+    pub(crate) fn anonymous_memory(&self) -> u64 {
+        self.memory("RssAnon:")
+    }
+
+    /// The same with what it has mapped of files.
+    pub(crate) fn resident_memory(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    fn memory(&self, name: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = fs::read_to_string(path).expect("it runs");
+        let line = status.lines().find(|line| line.starts_with(name));
+        let number = line.and_then(|line| line.split_whitespace().nth(1));
+        let kib: u64 = number.and_then(|kib| kib.parse().ok()).expect("a number");
+        kib << 10
+    }
+
     /// SIGTERM, and until it has ended.
     pub(crate) fn stop(&mut self) -> ExitStatus {
         self.signal(libc::SIGTERM);

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use protocol::config::mosquitto_conf::MosquittoConf;
+use protocol::config::mosquitto_conf::{MosquittoConf, QueueLimits};
 use protocol::config::{Config, SidecarMode, parse_options_file};
 use rocketmq::{Backbone, Settings};
 
@@ -69,6 +69,11 @@ pub(crate) async fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         None => options_of_mosquitto(&args.config, args.offline, &mut findings),
     };
     let config = options.and_then(|options| config(&options, &mut findings));
+    if let (Some(config), None) = (&config, &args.options)
+        && let Ok(conf) = MosquittoConf::read(&args.config)
+    {
+        queue_limits(&conf, config, &mut findings);
+    }
     if let Some(config) = config.filter(|_| !args.offline) {
         look_around(&config, &mut findings);
         ask_rocketmq(&config, &mut findings).await;
@@ -206,6 +211,24 @@ fn config(options: &Options, findings: &mut Findings) -> Option<Config> {
                 .for_each(|error| findings.problem(error.to_string()));
             None
         }
+    }
+}
+
+/// Mosquitto drops what comes for a client beyond its queue: what RocketMQ has kept for a client that is away as well.
+fn queue_limits(conf: &MosquittoConf, config: &Config, findings: &mut Findings) {
+    let limit = conf.queue_limits.messages;
+    if config.downlink.is_empty() || limit == 0 {
+        return;
+    }
+    if limit < QueueLimits::default().messages {
+        findings.problem(format!(
+            "max_queued_messages {limit}: while a client is away Mosquitto drops what RocketMQ sends it beyond that (counted \
+             as downlink_queue_dropped); raise it to what may come for a client in that time, or set it to 0 for no limit"
+        ));
+    } else {
+        findings.ok(format!(
+            "max_queued_messages {limit}: so many wait in Mosquitto for a client that is away"
+        ));
     }
 }
 

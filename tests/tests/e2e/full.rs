@@ -21,6 +21,8 @@ fn spec(namesrv: &str, topic: &Topic, version: Mosquitto) -> BrokerSpec {
         .option("namesrv", namesrv)
         .option("spool_bytes_max", SPOOL)
         .option("spool_segment_bytes", SEGMENT)
+        // The clients of this test come when it is full.
+        .option("spool_high_water", "100%")
         .uplink(format!("full/+ {} key=%c", topic.name()))
         .without_waiting_for_rocketmq()
 }

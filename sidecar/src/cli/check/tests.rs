@@ -7,8 +7,11 @@ fn offline(conf: &str) -> Findings {
     let file = dir.path().join("mosquitto.conf");
     std::fs::write(&file, conf).unwrap();
     let mut findings = Findings::default();
-    if let Some(options) = options_of_mosquitto(&file, true, &mut findings) {
-        config(&options, &mut findings);
+    if let Some(options) = options_of_mosquitto(&file, true, &mut findings)
+        && let Some(config) = config(&options, &mut findings)
+    {
+        let conf = MosquittoConf::read(&file).unwrap();
+        queue_limits(&conf, &config, &mut findings);
     }
     findings
 }
@@ -39,6 +42,24 @@ fn every_problem_has_a_line() {
     assert!(
         text.contains("a/#/b") && text.contains("nonsense"),
         "{text}"
+    );
+}
+
+#[test]
+fn a_queue_that_is_too_short_for_what_rocketmq_sends_is_told() {
+    let down = format!("{GOOD}plugin_opt_downlink T down/%k\n");
+    for (line, problems) in [
+        ("", 0),
+        ("max_queued_messages 100\n", 1),
+        ("max_queued_messages 0\n", 0),
+    ] {
+        let findings = offline(&format!("{line}{down}"));
+        assert_eq!(findings.problems(), problems, "{line}{findings:?}");
+    }
+    // Nothing comes down: it doesn't matter.
+    assert_eq!(
+        offline(&format!("max_queued_messages 100\n{GOOD}")).problems(),
+        0
     );
 }
 
