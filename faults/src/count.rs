@@ -80,18 +80,16 @@ pub fn count(acked: &Acked, arrivals: &[Arrival]) -> Count {
     counted
 }
 
-/// How many identities each message has arrived under, where there is more than one.
-pub fn identities(arrivals: &[Arrival]) -> BTreeMap<Number, usize> {
-    let mut all: BTreeMap<Number, HashSet<&str>> = BTreeMap::new();
+/// The identities that each message has arrived under, where there is more than one.
+pub fn identities(arrivals: &[Arrival]) -> BTreeMap<Number, BTreeSet<&str>> {
+    let mut all: BTreeMap<Number, BTreeSet<&str>> = BTreeMap::new();
     for arrival in arrivals {
         all.entry(arrival.number)
             .or_default()
             .insert(&arrival.identity);
     }
-    all.into_iter()
-        .map(|(number, identities)| (number, identities.len()))
-        .filter(|(_, count)| *count > 1)
-        .collect()
+    all.retain(|_, identities| identities.len() > 1);
+    all
 }
 
 /// When something began and ended, in Unix ms, and from when on going on again is measured.
@@ -212,7 +210,10 @@ mod tests {
     #[test]
     fn identities_are_counted_for_those_that_have_several() {
         let arrivals = [arrival(0, 0, "a"), arrival(0, 0, "b"), arrival(0, 1, "c")];
-        assert_eq!(identities(&arrivals), BTreeMap::from([((0, 0), 2)]));
+        assert_eq!(
+            identities(&arrivals),
+            BTreeMap::from([((0, 0), BTreeSet::from(["a", "b"]))])
+        );
     }
 
     #[test]

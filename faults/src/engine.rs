@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,12 +22,28 @@ const POLL_PAUSE: Duration = Duration::from_millis(250);
 const QUIET: Duration = Duration::from_secs(2);
 
 /// What the faults of one ledger share.
-#[derive(Default)]
 pub struct Grounds {
     shared: Mutex<Option<OwnRocketMq>>,
+    logs: Option<PathBuf>,
 }
 
 impl Grounds {
+    /// Nothing runs yet. In `logs` are kept the logs of what fails.
+    pub fn new(logs: Option<PathBuf>) -> Grounds {
+        Grounds {
+            shared: Mutex::default(),
+            logs,
+        }
+    }
+
+    fn keep_log(&self, name: &str, text: &str) -> std::io::Result<()> {
+        let Some(logs) = &self.logs else {
+            return Ok(());
+        };
+        std::fs::create_dir_all(logs)?;
+        std::fs::write(logs.join(format!("{name}.log")), text)
+    }
+
     /// The name server of the RocketMQ that nobody hurts: the one of the environment, else one that is started at the first call.
     fn shared_namesrv(&self) -> String {
         match std::env::var("MRMQ_NAMESRV") {
@@ -113,7 +130,7 @@ fn run_plan(
         .downlink(format!("{} down/%k qos=2", topics[1].name()));
     let broker = (plan.broker)(spec).start();
     broker.wait_until_connected();
-    let mut run = Run::new(fault.name, broker, backbone, topics);
+    let mut run = Run::new(fault.name, broker, backbone, topics, plan.holds);
     if plan.directions.contains(&Direction::Downlink) {
         let mut downlink = DownlinkLoad::listen(run.address(), &run.down_topic, plan.rate);
         downlink.produce();
@@ -151,13 +168,12 @@ fn run_plan(
         row.notes.extend(run.notes.iter().cloned());
     }
     if rows.iter().any(|row| !row.passed) {
-        tell_the_log(fault.name, &run.broker);
+        tell_the_log(fault.name, &run.broker, grounds);
     }
     drop(run);
     if own {
         probe::forget(&namesrv);
     }
-    drop(plan.holds);
     rows
 }
 
@@ -179,10 +195,16 @@ fn check_processes(broker: &mut Broker, rows: &mut [Row]) {
     }
 }
 
-fn tell_the_log(name: &str, broker: &Broker) {
+fn tell_the_log(name: &str, broker: &Broker, grounds: &Grounds) {
     let log_text = broker.log();
-    let lines: Vec<&str> = log_text.lines().collect();
-    let from = lines.len().saturating_sub(60);
+    if let Err(problem) = grounds.keep_log(name, &log_text) {
+        log(name, &format!("the log can't be kept: {problem}"));
+    }
+    let lines: Vec<&str> = log_text
+        .lines()
+        .filter(|line| !line.contains("Saving in-memory database"))
+        .collect();
+    let from = lines.len().saturating_sub(30);
     for line in &lines[from..] {
         log(name, &format!("mosquitto's log: {line}"));
     }
@@ -209,6 +231,13 @@ fn settle(patience: Duration, mut poll: impl FnMut() -> (usize, bool)) {
     }
 }
 
+/// Whether what was acknowledged then is held against the product.
+fn counts(run: &Run, at: i64) -> bool {
+    !run.uncounted
+        .iter()
+        .any(|(from, to)| (*from..=*to).contains(&at))
+}
+
 fn as_arrivals(stored: &[InRocketMq]) -> Vec<Arrival> {
     stored
         .iter()
@@ -226,8 +255,9 @@ fn as_arrivals(stored: &[InRocketMq]) -> Vec<Arrival> {
 fn uplink_row(run: &Run, published: &Published, patience: Duration, verdict: &Verdict) -> Row {
     let acked: Acked = published
         .acked
-        .keys()
-        .map(|number| (*number, None))
+        .iter()
+        .filter(|(_, at)| counts(run, **at))
+        .map(|(number, _)| (*number, None))
         .collect();
     let mut reader: Reader = run.up_topic.reader();
     settle(patience, || {
@@ -243,18 +273,18 @@ fn uplink_row(run: &Run, published: &Published, patience: Duration, verdict: &Ve
     row.recovery_s = recovery(run, |episode| {
         count::recovery_s(episode, &published.acked, &arrivals)
     });
-    let unexplained = count::identities(&arrivals)
+    let unexplained: Vec<_> = count::identities(&arrivals)
         .into_iter()
-        .filter(|(number, count)| {
-            let sendings = published.transmissions.get(number).copied().unwrap_or(1);
-            *count > sendings as usize
+        .map(|(number, identities)| {
+            let sendings = published.transmissions.get(&number).copied().unwrap_or(1);
+            (number, sendings, identities)
         })
-        .count();
-    if unexplained > 0 {
-        fail(
-            &mut row,
-            format!("{unexplained} have more identities than the device sent them times"),
-        );
+        .filter(|(_, sendings, identities)| identities.len() > *sendings as usize)
+        .collect();
+    if !unexplained.is_empty() {
+        let what = "arrived under more identities than the device sent them times; number, times, identities:";
+        let some = &unexplained[..unexplained.len().min(4)];
+        fail(&mut row, format!("{} {what} {some:?}", unexplained.len()));
     }
     let refused = arrivals
         .iter()
@@ -292,6 +322,7 @@ fn downlink_row(
     let acked: Acked = stored
         .acked
         .iter()
+        .filter(|(_, (_, at))| counts(run, *at))
         .map(|(number, (attempt, _))| (*number, Some(attempt.clone())))
         .collect();
     settle(patience, || {

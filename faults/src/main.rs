@@ -29,6 +29,7 @@ mod fault;
 mod faults;
 mod load;
 mod mqtt;
+mod random;
 mod row;
 mod run;
 mod schedule;
@@ -39,6 +40,7 @@ use std::time::Instant;
 
 use clap::Parser;
 
+use crate::engine::Grounds;
 use crate::fault::Fault;
 
 /// What `scripts/faults` hands on.
@@ -66,6 +68,9 @@ struct Arguments {
     /// Writes the rows as Markdown, between the markers of the file where there are some.
     #[arg(long, value_name = "FILE")]
     md: Option<PathBuf>,
+    /// Copies Mosquitto's log of each fault that failed into this folder.
+    #[arg(long, value_name = "DIR")]
+    logs: Option<PathBuf>,
     /// The line above the Markdown table: date and versions.
     #[arg(long, default_value = "", hide = true)]
     made: String,
@@ -108,7 +113,11 @@ fn wanted(arguments: &Arguments) -> Result<Vec<&'static Fault>, String> {
 
 fn ledger(arguments: &Arguments) -> Result<bool, String> {
     let started = Instant::now();
-    let rows = schedule::run_all(&wanted(arguments)?, arguments.jobs.max(1));
+    let rows = schedule::run_all(
+        &wanted(arguments)?,
+        arguments.jobs.max(1),
+        Grounds::new(arguments.logs.clone()),
+    );
     println!("{}", row::table(&rows));
     if let Some(path) = &arguments.json {
         let text = row::json(&rows).map_err(|problem| problem.to_string())?;

@@ -1,14 +1,20 @@
 //! One run of a fault, as the fault sees it: the processes, the load, and a notebook.
 
+use std::any::Any;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harness::rocketmq::OwnRocketMq;
+use harness::wait::within;
 use harness::{Broker, Produced, Topic, eventually};
 
 use crate::count::Episode;
 use crate::fault::Backbone;
 use crate::load::{DownlinkLoad, UplinkLoad, now_ms};
+use crate::random::Random;
+
+const REFUSED_FOR: Duration = Duration::from_secs(4);
+const REFUSED_LIMIT: Duration = Duration::from_secs(120);
 
 /// A run. The load goes on until [`crate::fault::Fault::inject`] has returned, and for a while after.
 pub struct Run {
@@ -24,10 +30,15 @@ pub struct Run {
     pub up_topic: Topic,
     /// Where the messages to the devices come from.
     pub down_topic: Topic,
+    /// Random numbers; the seed is printed, and `FAULTS_SEED` sets it.
+    pub random: Random,
     pub(crate) backbone: Box<dyn Backbone>,
     pub(crate) episodes: Vec<Episode>,
     pub(crate) notes: Vec<String>,
+    pub(crate) uncounted: Vec<(i64, i64)>,
     began_ms: Option<i64>,
+    // Last, so that the broker has ended before a disk goes.
+    held: Vec<Box<dyn Any>>,
 }
 
 impl Run {
@@ -36,6 +47,7 @@ impl Run {
         broker: Broker,
         backbone: Box<dyn Backbone>,
         [up_topic, down_topic]: [Topic; 2],
+        held: Vec<Box<dyn Any>>,
     ) -> Run {
         Run {
             name,
@@ -47,7 +59,10 @@ impl Run {
             backbone,
             episodes: Vec::new(),
             notes: Vec::new(),
+            uncounted: Vec::new(),
+            random: Random::seeded(name),
             began_ms: None,
+            held,
         }
     }
 
@@ -97,6 +112,40 @@ impl Run {
                 .then_some(())
         });
         self.ends();
+    }
+
+    /// Waits until the devices get no acknowledgements any more.
+    #[track_caller]
+    pub fn wait_until_refused(&self) {
+        let uplink = self.uplink.as_ref().expect("a plan with uplink");
+        let mut last = (uplink.acked(), Instant::now());
+        within(REFUSED_LIMIT, "the devices' messages are refused", || {
+            let acked = uplink.acked();
+            if acked != last.0 {
+                last = (acked, Instant::now());
+            }
+            (last.1.elapsed() > REFUSED_FOR).then_some(())
+        });
+    }
+
+    /// What is acknowledged from this moment (Unix ms) until now is not held against the product, because the fault is one in
+    /// which nobody could keep it.
+    pub fn does_not_count_since(&mut self, since_ms: i64) {
+        self.uncounted.push((since_ms, now_ms()));
+    }
+
+    /// `HOST:PORT` of the name server.
+    pub fn namesrv(&self) -> String {
+        self.backbone.namesrv()
+    }
+
+    /// Something that the plan holds.
+    ///
+    /// # Panics
+    /// When it holds nothing of this type.
+    pub fn held<T: 'static>(&self) -> &T {
+        let found = self.held.iter().find_map(|held| held.downcast_ref());
+        found.expect("what the plan holds")
     }
 
     /// Keeps a remark for whoever reads the table.

@@ -10,8 +10,7 @@ use crate::faults;
 use crate::row::Row;
 
 /// Runs the faults, `jobs` at a time, the long ones first. The rows are in the order of the faults.
-pub fn run_all(wanted: &[&'static Fault], jobs: usize) -> Vec<Row> {
-    let grounds = Grounds::default();
+pub fn run_all(wanted: &[&'static Fault], jobs: usize, grounds: Grounds) -> Vec<Row> {
     let mut waiting: Vec<&'static Fault> = wanted.to_vec();
     // The last one is taken first.
     waiting.sort_by_key(|fault| fault.seconds);

@@ -1,6 +1,11 @@
 //! The faults, one file for each kind.
 
+mod backlog;
+mod flip;
 mod kill;
+mod power;
+mod service;
+mod spool;
 mod stop;
 
 use crate::fault::Fault;
@@ -16,6 +21,15 @@ pub static ALL: &[&Fault] = &[
     &stop::MOSQUITTO,
     &stop::ROCKETMQ_BROKER,
     &stop::NAMESRV,
+    &spool::DISK_FULL,
+    &spool::FULL,
+    &flip::STOPPED,
+    &flip::RUNNING,
+    &power::CUT,
+    &service::UPGRADED,
+    &service::RELOADED,
+    &service::STORM,
+    &backlog::BACKLOG_50000,
 ];
 
 #[cfg(test)]

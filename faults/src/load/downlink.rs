@@ -26,6 +26,7 @@ pub struct DownlinkLoad {
     stop_receiving: Arc<AtomicBool>,
     stored: Arc<AtomicUsize>,
     arrivals: Arrivals,
+    accounts: Vec<Account>,
     producers: Vec<JoinHandle<Account>>,
     subscribers: Vec<JoinHandle<()>>,
 }
@@ -49,6 +50,7 @@ impl DownlinkLoad {
             stop_receiving: Arc::default(),
             stored: Arc::default(),
             arrivals: Arrivals::default(),
+            accounts: (0..DEVICES).map(|_| Account::default()).collect(),
             producers: Vec::new(),
             subscribers: Vec::new(),
         };
@@ -90,7 +92,21 @@ impl DownlinkLoad {
 
     /// Starts the producers.
     pub fn produce(&mut self) {
-        for device in 0..DEVICES {
+        self.stop_producing = Arc::default();
+        self.spawn(|producer, account| producer.run(account));
+    }
+
+    /// Produces this many messages in all, as fast as it goes, instead of what was being produced; returns when RocketMQ has
+    /// stored them.
+    pub fn backlog(&mut self, count: usize) {
+        self.pause_producing();
+        let each = (count / DEVICES) as u64;
+        self.spawn(move |producer, account| producer.backlog(account, each));
+        self.pause_producing();
+    }
+
+    fn spawn(&mut self, run: impl Fn(Producer, Account) -> Account + Copy + Send + 'static) {
+        for (device, account) in self.accounts.drain(..).enumerate() {
             let producer = Producer {
                 device,
                 topic: self.topic.clone(),
@@ -99,8 +115,17 @@ impl DownlinkLoad {
                 stored: Arc::clone(&self.stored),
             };
             self.producers
-                .push(std::thread::spawn(move || producer.run()));
+                .push(std::thread::spawn(move || run(producer, account)));
         }
+    }
+
+    fn pause_producing(&mut self) {
+        self.stop_producing.store(true, Ordering::Relaxed);
+        let accounts = self
+            .producers
+            .drain(..)
+            .map(|thread| thread.join().expect("a producer's thread"));
+        self.accounts.extend(accounts);
     }
 
     /// How many RocketMQ has stored so far.
@@ -136,10 +161,9 @@ impl DownlinkLoad {
 
     /// Ends the producers, and says what they sent. The devices go on.
     pub fn stop_producing(&mut self) -> Stored {
-        self.stop_producing.store(true, Ordering::Relaxed);
+        self.pause_producing();
         let mut all = Stored::default();
-        for (device, thread) in self.producers.drain(..).enumerate() {
-            let account = thread.join().expect("a producer's thread");
+        for (device, account) in self.accounts.drain(..).enumerate() {
             all.sent += usize::try_from(account.sent).expect("counted one by one");
             all.acked.extend(
                 account

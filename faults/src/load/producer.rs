@@ -10,6 +10,7 @@ use harness::{Produced, Topic};
 use super::{body, now_ms};
 
 const SEND_LIMIT: Duration = Duration::from_secs(3);
+const BATCH: usize = 500;
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// What one stream sent. Keys are sequence numbers.
@@ -31,21 +32,20 @@ pub(crate) struct Producer {
 }
 
 impl Producer {
-    /// Runs until it is told to stop.
-    pub(crate) fn run(self) -> Account {
+    /// Runs until it is told to stop, and goes on from an account.
+    pub(crate) fn run(self, mut account: Account) -> Account {
         let queue = i32::try_from(self.device).expect("a few devices");
         let pause = Duration::from_secs(1) / self.per_s.max(1);
-        let mut account = Account::default();
         let mut attempt = 0;
         while !self.stop.load(Ordering::Relaxed) {
-            let sequence = account.acked.len() as u64;
-            account.sent = sequence + 1;
+            let sequence = account.sent;
             attempt += 1;
             let message = Produced::new(body((self.device, sequence), attempt))
                 .keys(&self.device.to_string())
                 .queue(queue);
             if self.topic.try_produce(message, SEND_LIMIT) {
                 account.acked.insert(sequence, (attempt, now_ms()));
+                account.sent += 1;
                 self.stored.fetch_add(1, Ordering::Relaxed);
                 attempt = 0;
                 std::thread::sleep(pause);
@@ -54,6 +54,37 @@ impl Producer {
                 std::thread::sleep(RETRY_PAUSE);
             }
         }
+        if attempt > 0 {
+            // Tried, and not acknowledged: sent, and not to be tried under the same attempts again.
+            account.sent += 1;
+        }
+        account
+    }
+
+    /// Produces this many at once, as fast as it can.
+    pub(crate) fn backlog(self, mut account: Account, count: u64) -> Account {
+        let queue = i32::try_from(self.device).expect("a few devices");
+        // A message that was tried and not acknowledged is given up: it may be there.
+        let first = account.sent;
+        let numbers: Vec<u64> = (first..first + count).collect();
+        for some in numbers.chunks(BATCH) {
+            let messages: Vec<Produced> = some
+                .iter()
+                .map(|sequence| {
+                    Produced::new(body((self.device, *sequence), 1))
+                        .keys(&self.device.to_string())
+                        .queue(queue)
+                })
+                .collect();
+            // All stored, or a panic.
+            self.topic.produce(&messages);
+            let at = now_ms();
+            account
+                .acked
+                .extend(some.iter().map(|sequence| (*sequence, (1, at))));
+            self.stored.fetch_add(some.len(), Ordering::Relaxed);
+        }
+        account.sent = first + count;
         account
     }
 }
