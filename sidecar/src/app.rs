@@ -12,6 +12,7 @@ use protocol::config::{Config, Level};
 use rocketmq::{Backbone, Settings};
 
 use crate::dead_letter::DeadLetters;
+use crate::dead_letter::replay::Replayer;
 use crate::downlink::{self, DownlinkHandle};
 use crate::metrics::Metrics;
 use crate::signals::Stop;
@@ -139,7 +140,7 @@ impl Parts {
         .map_err(|error| failed(&error))?;
         let monitor = tokio::spawn(monitor(Arc::clone(&backbone), Arc::clone(&metrics)));
         let dead = DeadLetters::open(
-            &config.spool_dir.join("dead-letter"),
+            &config.spool_dir.join(crate::dead_letter::FOLDER),
             config.dead_letter_bytes_max,
         )
         .map_err(|error| failed(&error))?;
@@ -150,7 +151,7 @@ impl Parts {
             logs.rules,
             Arc::clone(&backbone),
             Arc::clone(&metrics),
-            dead,
+            dead.clone(),
         );
         let downlink = downlink::start(
             Arc::clone(&config),
@@ -165,6 +166,12 @@ impl Parts {
                 config.spool_dir.display()
             ))
         })?;
+        source.set_replayer(Replayer::new(
+            Arc::clone(&config),
+            dead,
+            Arc::clone(&backbone),
+            downlink.replays(),
+        ));
         Ok(Parts {
             config,
             backbone,

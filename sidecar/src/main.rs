@@ -48,6 +48,8 @@ fn main() -> ExitCode {
         Command::Status(args) => cli::status::run(&args),
         Command::Check(args) => runtime.block_on(cli::check::run(&args)),
         Command::Publish(args) => runtime.block_on(cli::publish::run(&args)),
+        Command::DeadLetter(args) => cli::dead_letter::run(&args),
+        Command::Spool(args) => cli::spool::run(&args),
     };
     // A thread that hangs in the network must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));

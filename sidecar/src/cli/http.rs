@@ -26,7 +26,7 @@ pub(crate) fn get(socket: &Path, path: &str) -> io::Result<(u16, String)> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "this is no HTTP answer"))
 }
 
-fn parse(answer: &str) -> Option<(u16, String)> {
+pub(super) fn parse(answer: &str) -> Option<(u16, String)> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let code = head
         .strip_prefix("HTTP/1.")?

@@ -1,10 +1,13 @@
 //! The command line.
 
 pub(crate) mod check;
+pub(crate) mod dead_letter;
 pub(crate) mod http;
 pub(crate) mod publish;
+pub(crate) mod spool;
 pub(crate) mod status;
 pub(crate) mod text;
+pub(crate) mod time;
 
 use std::path::PathBuf;
 
@@ -34,6 +37,10 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Sends messages into a RocketMQ topic, as an application would.
     Publish(PublishArgs),
+    /// Shows, replays and removes messages that could not be delivered.
+    DeadLetter(dead_letter::DeadLetterArgs),
+    /// Shows what waits in the spool, and saves it where nothing else can.
+    Spool(spool::SpoolArgs),
 }
 
 /// Carries messages between the spool and RocketMQ.

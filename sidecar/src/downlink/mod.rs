@@ -13,6 +13,7 @@ mod routes;
 mod tests;
 mod worker;
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use protocol::config::Config;
 use rocketmq::{Backbone, Incoming};
+use tokio::sync::oneshot;
 
 use crate::metrics::Metrics;
 use worker::Worker;
@@ -27,11 +29,42 @@ use worker::Worker;
 /// Takes a message that can't be handed over, with the rule and the reason.
 pub(crate) type DeadLetter = Box<dyn FnMut(&Incoming, &str, &str) + Send>;
 
+/// A dead letter that is to come down again.
+#[derive(Debug)]
+pub(crate) enum Again {
+    /// A frame that the plugin could not inject, as it was.
+    Frame(Vec<u8>),
+    /// A message that its rule could not map: by that rule if it still holds, else by all that want it now.
+    Message(Box<Incoming>, String),
+}
+
+/// What became of it: in the log, or why not.
+pub(crate) type AgainOutcome = Result<(), String>;
+
+/// Hands dead letters to the thread, which alone may write to the log.
+#[derive(Clone)]
+pub(crate) struct Replays(Arc<Control>);
+
+impl Replays {
+    /// The answer comes when the thread has tried; never, when it ends before.
+    pub(crate) fn submit(&self, what: Again) -> oneshot::Receiver<AgainOutcome> {
+        let (sender, answer) = oneshot::channel();
+        let mut waiting = self
+            .0
+            .replays
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        waiting.push_back((what, sender));
+        answer
+    }
+}
+
 /// What the thread is told from outside.
 #[derive(Default)]
 struct Control {
     stop: AtomicBool,
     new_rules: Mutex<Option<Arc<Config>>>,
+    replays: Mutex<VecDeque<(Again, oneshot::Sender<AgainOutcome>)>>,
 }
 
 impl Control {
@@ -44,6 +77,13 @@ impl Control {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()
+    }
+
+    fn next_replay(&self) -> Option<(Again, oneshot::Sender<AgainOutcome>)> {
+        self.replays
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front()
     }
 
     /// True when the session with RocketMQ has to end: for good, or to begin anew with other rules.
@@ -102,6 +142,11 @@ pub(crate) fn start(
 }
 
 impl DownlinkHandle {
+    /// The way for dead letters.
+    pub(crate) fn replays(&self) -> Replays {
+        Replays(Arc::clone(&self.control))
+    }
+
     /// Other rules: the consumer is opened again with them, from where the old one was.
     pub(crate) fn reload(&self, config: Arc<Config>) {
         *self

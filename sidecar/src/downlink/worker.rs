@@ -1,5 +1,7 @@
 //! The downlink thread.
 
+mod replay;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
@@ -93,6 +95,7 @@ impl Worker {
 
     pub(super) fn run(mut self) {
         while !self.control.is_stopping() {
+            self.replay();
             if let Some(config) = self.control.take_rules() {
                 self.routes = Routes::new(&config.downlink, &self.metrics);
                 self.config = config;
@@ -142,6 +145,7 @@ impl Worker {
                 }
                 Err(error) => self.failed("can't read", &error),
             }
+            self.replay();
             self.commit(consumer.as_mut(), false);
             self.ask_lag(consumer.as_ref());
         }

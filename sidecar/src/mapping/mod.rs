@@ -7,7 +7,7 @@ mod apsara;
 pub(crate) mod downlink;
 mod escape;
 mod facts;
-mod names;
+pub(crate) mod names;
 #[cfg(test)]
 mod tests;
 pub(crate) mod uplink;

@@ -15,6 +15,8 @@ pub(crate) const RETAIN: &str = "mqtt_retain";
 pub(crate) const RECEIVED_AT: &str = "mqtt_received_at";
 /// `node:epoch:position`, unique for each message that a device published.
 pub(crate) const ID: &str = "mqtt_id";
+/// The dead letter that a message was replayed from, `<file>-<line>`: its identity has been seen before perhaps, and it goes through all the same.
+pub(crate) const REPLAYED: &str = "mqtt_replayed";
 /// `3`, `4` (3.1.1) or `5`.
 pub(crate) const VERSION: &str = "mqtt_version";
 /// `1` for a will.
@@ -51,6 +53,7 @@ pub(crate) const BOOKKEEPING: &[&str] = &[
     WILL,
     EMPTY,
     EXPIRY,
+    REPLAYED,
 ];
 
 /// Names of Alibaba's MQTT service and of Apache rocketmq-mqtt. Where the two differ, both are written and both are read.

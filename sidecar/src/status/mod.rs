@@ -9,23 +9,26 @@ mod server;
 pub(crate) mod spool;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 use protocol::config::Config;
 
+use crate::dead_letter::replay::Replayer;
 use crate::metrics::{Metrics, Snapshot, unix_ms};
 use rates::Rates;
 use report::{DownRule, Report, Rocketmq, UpRule};
 
-pub(crate) use server::SOCKET;
 pub(crate) use server::Servers;
+pub(crate) use server::{REPLAY, SOCKET};
 
 /// Where the status comes from.
 pub(crate) struct Source {
     config: RwLock<Arc<Config>>,
     metrics: Arc<Metrics>,
     rates: Mutex<Rates>,
+    /// Not before everything has started.
+    replayer: OnceLock<Replayer>,
 }
 
 impl Source {
@@ -35,11 +38,25 @@ impl Source {
             config: RwLock::new(config),
             metrics,
             rates: Mutex::default(),
+            replayer: OnceLock::new(),
         }
+    }
+
+    /// Dead letters can be replayed from now on.
+    pub(crate) fn set_replayer(&self, replayer: Replayer) {
+        // There is one in the life of a source.
+        let _ = self.replayer.set(replayer);
+    }
+
+    fn replayer(&self) -> Option<&Replayer> {
+        self.replayer.get()
     }
 
     /// The rules were replaced.
     pub(crate) fn reload(&self, config: Arc<Config>) {
+        if let Some(replayer) = self.replayer() {
+            replayer.reload(Arc::clone(&config));
+        }
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
     }
 
@@ -70,6 +87,7 @@ impl Source {
             ..Report::default()
         };
         spool::fill(&mut report, &config.spool_dir, Some(&config));
+        report.dead_letters = self.replayer().map(|replayer| replayer.letters().summary());
         self.fill_rules(&mut report, snapshot, &config);
         report
     }

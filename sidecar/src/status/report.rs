@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::dead_letter::Summary;
 use crate::metrics::{ConnectionSnapshot, DownRuleSnapshot, UpRuleSnapshot};
 
 /// The state of one node.
@@ -25,6 +26,9 @@ pub(crate) struct Report {
     pub(crate) uplink: Uplink,
     /// RocketMQ → device.
     pub(crate) downlink: Downlink,
+    /// The dead letters; nothing while the sidecar starts.
+    #[serde(default)]
+    pub(crate) dead_letters: Option<Summary>,
     /// The plugin's counters by name; nothing when the plugin has not run on this spool.
     pub(crate) plugin: Option<BTreeMap<String, u64>>,
     /// How the broker is woken: `eventfd`, `pingreq`, or `unknown` before its first tick.

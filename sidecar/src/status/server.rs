@@ -7,15 +7,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::http::header::CACHE_CONTROL;
-use axum::response::{Html, IntoResponse};
-use axum::routing::get;
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
 
 use super::rates::SAMPLE_EVERY;
 use super::{Source, page};
+use crate::dead_letter::replay::{IDS_MAX, Request};
 
 /// Name of the socket in the spool.
 pub(crate) const SOCKET: &str = "sidecar.sock";
@@ -82,7 +84,8 @@ impl Servers {
             path: socket,
             source: error,
         })?;
-        let unix_router = router.clone();
+        // What changes something is for those who may open the socket: nothing asks for a password on TCP.
+        let unix_router = router.clone().merge(commands(source.clone()));
         servers.tasks.push(tokio::spawn(async move {
             ended("the socket", axum::serve(unix, unix_router).await)
         }));
@@ -124,6 +127,30 @@ fn listen_unix(path: &Path) -> io::Result<UnixListener> {
     // The directory is 0700 already; this is for one that somebody opened up.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok(listener)
+}
+
+/// Where dead letters are replayed.
+pub(crate) const REPLAY: &str = "/v1/dead-letter/replay";
+
+fn commands(source: Arc<Source>) -> Router {
+    Router::new().route(REPLAY, post(replay)).with_state(source)
+}
+
+async fn replay(State(source): State<Arc<Source>>, Json(request): Json<Request>) -> Response {
+    let Some(replayer) = source.replayer() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the sidecar is starting\n").into_response();
+    };
+    if request.ids.len() > IDS_MAX {
+        let error = format!("at most {IDS_MAX} letters at once\n");
+        return (StatusCode::BAD_REQUEST, error).into_response();
+    }
+    match replayer.replay(request.ids).await {
+        Ok(answer) => Json(answer).into_response(),
+        Err(error) => {
+            let error = format!("the dead letters can't be read: {error}\n");
+            (StatusCode::INTERNAL_SERVER_ERROR, error).into_response()
+        }
+    }
 }
 
 fn router(source: Arc<Source>) -> Router {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use handoff::{Frame, Position, ReadError, Reader, Waiter};
 use protocol::config::{Config, Layout};
-use protocol::message::{Identity, Message};
+use protocol::message::{Identity, Message, Returned, UplinkFrame};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::task::AbortHandle;
@@ -19,7 +19,7 @@ use super::lane::{Item, Note};
 use super::rules::{Rule, Rules};
 use super::topic;
 use super::{Control, DrainOutcome};
-use crate::dead_letter::Letter;
+use crate::dead_letter::{Direction, Letter};
 use crate::mapping;
 
 /// So many messages are dealt out at once while the log has more.
@@ -63,7 +63,7 @@ struct Dealer {
     /// Messages not yet dealt out, over all desks.
     held: usize,
     /// Dead letters not yet written, and the tickets and counters that wait for that.
-    lines: Vec<u8>,
+    letters: Vec<Letter>,
     buried: Vec<(u64, Option<Arc<Rule>>)>,
 }
 
@@ -102,7 +102,7 @@ impl Intake {
             runtime,
             topics: HashMap::new(),
             held: 0,
-            lines: Vec::new(),
+            letters: Vec::new(),
             buried: Vec::new(),
         };
         Intake {
@@ -227,17 +227,13 @@ impl Intake {
 impl Dealer {
     fn take(&mut self, frame: &Frame<'_>) {
         let bytes = frame.payload.len() as u64;
-        let message = match Message::decode(frame.payload) {
-            Ok(message) => message,
+        let message = match UplinkFrame::decode(frame.payload) {
+            Ok(UplinkFrame::Message(message)) => message,
+            Ok(UplinkFrame::Returned(returned)) => return self.take_back(frame, &returned),
             Err(error) => {
                 let ticket = self.shared.window.open(frame.next, 1, 0);
-                self.bury(
-                    frame,
-                    ticket,
-                    None,
-                    None,
-                    &format!("the frame holds no message: {error}"),
-                );
+                let reason = format!("the frame holds no message: {error}");
+                self.bury(frame, ticket, None, None, &reason);
                 return;
             }
         };
@@ -266,11 +262,7 @@ impl Dealer {
                 }
             };
             rule.counters.matched.fetch_add(1, Relaxed);
-            let identity = Identity {
-                node: &self.node_id,
-                epoch: self.epoch,
-                position: frame.position,
-            };
+            let identity = self.identity(frame.position);
             match mapping::uplink::map(&message, &rule.rule, self.layout, &identity) {
                 Ok((topic, key, outgoing)) => {
                     let payload_bytes = message.payload.len() as u64;
@@ -299,6 +291,37 @@ impl Dealer {
         }
     }
 
+    fn identity(&self, position: Position) -> Identity<'_> {
+        Identity {
+            node: &self.node_id,
+            epoch: self.epoch,
+            position,
+        }
+    }
+
+    /// What came down and the plugin could not inject: a dead letter. No rule of the way up has to do with it, and the plugin has counted it.
+    fn take_back(&mut self, frame: &Frame<'_>, returned: &Returned<'_>) {
+        let ticket = self.shared.window.open(frame.next, 1, 0);
+        let message = Message::decode(returned.payload).ok();
+        let identity = Identity {
+            node: &self.node_id,
+            epoch: returned.epoch,
+            position: returned.position,
+        };
+        let mut letter = Letter::of_frame(
+            Direction::Downlink,
+            &identity,
+            returned.payload,
+            message.as_ref(),
+            "",
+            returned.reason,
+        );
+        letter.time_ms = returned.returned_at_ms;
+        self.letters.push(letter);
+        self.buried.push((ticket, None));
+        self.held += 1;
+    }
+
     fn skip(&mut self, from: Position, to: Position, reason: &str) {
         self.shared.metrics.corrupt_frames.fetch_add(1, Relaxed);
         log::error!(
@@ -319,9 +342,15 @@ impl Dealer {
             self.shared.metrics.unroutable.fetch_add(1, Relaxed);
         }
         let text = rule.as_ref().map_or("", |rule| rule.rule.text.as_str());
-        let known = message.map(|message| (message.topic, message.client_id));
-        let letter = Letter::unmapped(frame.position, frame.payload, known, text, reason);
-        self.lines.extend(letter.line());
+        let letter = Letter::of_frame(
+            Direction::Uplink,
+            &self.identity(frame.position),
+            frame.payload,
+            message,
+            text,
+            reason,
+        );
+        self.letters.push(letter);
         self.buried.push((ticket, rule));
         self.held += 1;
     }
@@ -386,11 +415,11 @@ impl Dealer {
         if self.buried.is_empty() {
             return;
         }
-        while let Err(error) = self.shared.dead.append(&self.lines) {
+        while let Err(error) = self.shared.dead.append(&mut self.letters) {
             log::error!("dead letters can't be written, trying again: {error}");
             std::thread::sleep(PAUSE);
         }
-        self.lines.clear();
+        self.letters.clear();
         for (_, rule) in &self.buried {
             if let Some(rule) = rule {
                 rule.counters.dead.fetch_add(1, Relaxed);

@@ -313,11 +313,13 @@ impl Topic {
             error.to_string(),
         );
         self.jobs.spawn_blocking(move || {
-            let mut lines = Vec::new();
-            for (message, note) in batch.messages.iter().zip(&batch.notes) {
-                lines.extend(Letter::refused(&name, message, &note.rule.rule.text, &reason).line());
-            }
-            let outcome = dead.append(&lines);
+            let messages = batch.messages.iter().zip(&batch.notes);
+            let mut letters: Vec<_> = messages
+                .map(|(message, note)| {
+                    Letter::refused(&name, message, &note.rule.rule.text, &reason)
+                })
+                .collect();
+            let outcome = dead.append(&mut letters);
             Job::Buried(grave, batch, outcome)
         });
     }

@@ -1,0 +1,95 @@
+//! Dead letters that come down again.
+
+use std::sync::Arc;
+
+use handoff::AppendError;
+use protocol::message::Message;
+use rocketmq::Incoming;
+
+use super::super::{Again, AgainOutcome};
+use super::{POLL, Route, Worker, warn};
+use crate::mapping::downlink::{Outcome, map};
+use crate::metrics::unix_ms;
+
+/// How often a full log is waited for, [`POLL`] each time.
+const TRIES: usize = 5;
+
+impl Worker {
+    /// Appends the letters that wait for it.
+    pub(super) fn replay(&mut self) {
+        while let Some((what, answer)) = self.control.next_replay() {
+            let outcome = match what {
+                Again::Frame(frame) => self.again(&frame),
+                Again::Message(incoming, rule) => self.map_again(&incoming, &rule),
+            };
+            // Who asked may have given up.
+            let _ = answer.send(outcome);
+        }
+    }
+
+    fn again(&mut self, frame: &[u8]) -> AgainOutcome {
+        let message = Message::decode(frame)
+            .map_err(|error| format!("its frame holds no message: {error}"))?;
+        let age_ms = unix_ms().saturating_sub(message.received_at_ms);
+        if message
+            .expiry_s
+            .is_some_and(|seconds| age_ms >= u64::from(seconds) * 1000)
+        {
+            return Err("it has expired".to_owned());
+        }
+        self.append_again(frame.len(), |out| out.copy_from_slice(frame))
+    }
+
+    fn map_again(&mut self, incoming: &Incoming, rule: &str) -> AgainOutcome {
+        let mut routes = self.routes.matching(incoming);
+        if routes.iter().any(|route| route.rule.text == rule) {
+            // The others have had it.
+            routes.retain(|route| route.rule.text == rule);
+        }
+        if routes.is_empty() {
+            return Err(format!(
+                "no downlink rule wants it now (topic {}, tag {})",
+                incoming.queue.topic,
+                incoming.tag.as_deref().unwrap_or("none")
+            ));
+        }
+        let mapped = routes.iter().map(|route| self.map_one(incoming, route));
+        let mapped: Vec<_> = mapped.collect::<Result<_, _>>()?;
+        for mapped in mapped {
+            let message = mapped.message();
+            self.append_again(message.encoded_len(), |out| message.encode_into(out))?;
+        }
+        Ok(())
+    }
+
+    fn map_one(
+        &self,
+        incoming: &Incoming,
+        route: &Arc<Route>,
+    ) -> Result<Box<crate::mapping::downlink::Mapped>, String> {
+        match map(incoming, &route.rule, &self.context, unix_ms()) {
+            Ok(Outcome::Deliver(mapped)) => {
+                warn(route, &mapped, incoming);
+                Ok(mapped)
+            }
+            Ok(Outcome::Own) => {
+                Err("this node published it on that topic itself: its subscribers have it".into())
+            }
+            Ok(Outcome::Expired) => Err("it has expired".to_owned()),
+            Err(error) => Err(format!("rule {:?}: {error}", route.rule.text)),
+        }
+    }
+
+    fn append_again(&mut self, len: usize, mut fill: impl FnMut(&mut [u8])) -> AgainOutcome {
+        for _ in 0..TRIES {
+            match self.writer.append_with(len, &mut fill) {
+                Ok(_) => return Ok(()),
+                Err(AppendError::Full) => {
+                    self.writer.wait_for_room(len, POLL);
+                }
+                Err(error) => return Err(format!("the downlink log: {error}")),
+            }
+        }
+        Err("the downlink log is full: Mosquitto has not taken what is in it".to_owned())
+    }
+}
