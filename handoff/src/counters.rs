@@ -24,11 +24,13 @@ use memmap2::{MmapOptions, MmapRaw};
 
 use crate::OpenError;
 use crate::dir;
-use crate::layout::{VERSION, u32_at};
+use crate::layout::u32_at;
 use crate::log_files::allocate;
 use crate::primitive::{AtomicU64, Ordering, fence};
 
 const MAGIC: [u8; 8] = *b"MRMQCNTR";
+/// The version of the page's format, which has nothing to do with the log's.
+const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 64;
 const VERSION_AT: usize = 8;
 const COUNT_AT: usize = 12;

@@ -15,7 +15,7 @@ use crate::layout::{
     VERSION,
 };
 use crate::log_files::{LogFiles, allocate};
-use crate::primitive::Ordering;
+use crate::primitive::{AtomicU64, Ordering};
 use crate::recovery::boot_id;
 use crate::{LogOptions, OpenError, Role};
 
@@ -25,7 +25,7 @@ pub(crate) fn open_or_create(
     options: &LogOptions,
 ) -> Result<(LogFiles, File), OpenError> {
     let dir = Dir::create(path)?;
-    let lock = dir.lock(Role::Writer)?;
+    let lock = dir.lock(Role::Writer, true)?;
     dir.remove_unready()
         .map_err(|e| OpenError::io(path, "remove unfinished files", e))?;
     let (description, file) = match open_cursor(&dir)? {
@@ -50,6 +50,8 @@ pub(crate) fn open_or_create(
             description,
             cursor: Arc::new(cursor),
             segments_max,
+            current: AtomicU64::new(0),
+            synced: AtomicU64::new(0),
         },
         lock,
     ))
@@ -61,7 +63,10 @@ fn open_cursor(dir: &Dir) -> Result<Option<(Description, File)>, OpenError> {
     let io = |e| OpenError::io(&path, "read the cursor page", e);
     let damage = match dir::open(&path, true, false) {
         Ok(file) => match cursor::read_description(&file).map_err(io)? {
-            Found::Good(description) => return Ok(Some((description, file))),
+            Found::Good(description) => {
+                heal_description(&file, &path, &description).map_err(io)?;
+                return Ok(Some((description, file)));
+            }
             Found::Version(found) => {
                 return Err(OpenError::Version {
                     path,
@@ -92,9 +97,14 @@ fn open_cursor(dir: &Dir) -> Result<Option<(Description, File)>, OpenError> {
         let Some((file, _)) = &damage else {
             return write_cursor(dir, &description, 0);
         };
-        // In place: a reader may have the page mapped. Zero positions and no boot: recovery looks at the segments for both ends.
+        // In place: a reader may have the page mapped.
         allocate(file, CURSOR_BYTES)?;
-        file.write_all_at(&[0; CURSOR_BYTES as usize], 0)?;
+        let cursor = Cursor::map(file.try_clone()?, &path)?;
+        if !cursor.positions_agree() {
+            // Zero positions and no boot: recovery looks at the segments for both ends.
+            file.write_all_at(&[0; CURSOR_BYTES as usize], 0)?;
+            cursor.begin();
+        }
         file.write_all_at(&description.encode(CURSOR_MAGIC), 0)?;
         file.sync_all()?;
         file.try_clone()
@@ -103,8 +113,23 @@ fn open_cursor(dir: &Dir) -> Result<Option<(Description, File)>, OpenError> {
     Ok(Some((description, file)))
 }
 
+/// Writes the description again if a byte of it was damaged.
+fn heal_description(file: &File, path: &Path, description: &Description) -> io::Result<()> {
+    let right = description.encode(CURSOR_MAGIC);
+    let mut found = [0; DESCRIPTION_BYTES];
+    file.read_exact_at(&mut found, 0)?;
+    if found != right {
+        log::warn!(
+            "{}: a byte of its description was damaged; writing it again",
+            path.display()
+        );
+        file.write_all_at(&right, 0)?;
+    }
+    Ok(())
+}
+
 /// What the first segment with a good header says of the log; `None` when there is no segment.
-fn describe_by_segments(dir: &Dir) -> Result<Option<Description>, OpenError> {
+pub(crate) fn describe_by_segments(dir: &Dir) -> Result<Option<Description>, OpenError> {
     let mut damaged = None;
     for number in dir
         .segments()
@@ -163,6 +188,7 @@ fn write_cursor(dir: &Dir, description: &Description, boot: u64) -> io::Result<F
     allocate(&file, CURSOR_BYTES)?;
     file.write_all_at(&description.encode(CURSOR_MAGIC), 0)?;
     let cursor = Cursor::map(file.try_clone()?, &unready)?;
+    cursor.begin();
     cursor.words().boot.store(boot, Ordering::Relaxed);
     file.sync_all()?;
     fs::rename(&unready, &path)?;

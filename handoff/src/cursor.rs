@@ -3,8 +3,10 @@
 //! ```text
 //!    0  description (64 bytes, see `layout`; written at creation, or by the writer that rebuilds it)
 //!   64  end       u64, writer: behind the last committed frame      72  futex word of those who wait for it   u32
+//!   80  end again, inverted                                         88  and once more, under a mask
 //!   96  how many frames lie before `end`: see `Counts`
 //!  128  released  u64, reader: everything before is done with       136  futex word of those who wait for it   u32
+//!  144  released again, inverted                                   152  and once more, under a mask
 //!  160  how many frames lie before `released`
 //!  192  boot      u64, writer: which boot of the machine `end` is of
 //!  200  synced    u64, writer: everything before has been forced onto the disk
@@ -29,10 +31,8 @@ use crate::primitive::{AtomicU64, Ordering, fence};
 pub(crate) struct Words {
     _description: [u8; DESCRIPTION_BYTES],
     pub(crate) end: Gate,
-    _end_line: [u8; 16],
     pub(crate) end_frames: Counts,
     pub(crate) released: Gate,
-    _released_line: [u8; 16],
     pub(crate) released_frames: Counts,
     pub(crate) boot: AtomicU64,
     pub(crate) synced: AtomicU64,
@@ -177,6 +177,18 @@ impl Cursor {
         // SAFETY: the mapping is page-aligned, CURSOR_BYTES long (checked in `map`) and lives as long as `self`; `Words` fits into it, consists of bytes
         // never read through this type and of atomics, and any bit pattern is valid for those.
         unsafe { &*self.map.as_ptr().cast::<Words>() }
+    }
+
+    /// Sets both positions of a new page, which is zero: position 0 is not all zeros.
+    pub(crate) fn begin(&self) {
+        self.words().publish(0, 0, 0);
+        self.words().give_back(0, 0, 0);
+    }
+
+    /// Whether each position has a majority: else the page is damaged at large.
+    pub(crate) fn positions_agree(&self) -> bool {
+        let words = self.words();
+        words.end.agreed().is_ok() && words.released.agreed().is_ok()
     }
 
     /// Forces the page onto the disk.

@@ -90,12 +90,12 @@ impl Dir {
         File::open(&self.path)?.sync_all()
     }
 
-    /// Takes a role for as long as the returned file is open: the kernel gives it back when the process dies, however it dies.
-    pub(crate) fn lock(&self, role: Role) -> Result<File, OpenError> {
+    /// Takes a role for as long as the returned file is open: the kernel gives it back when the process dies, however it dies. Tries for 0.2 s if it may be patient.
+    pub(crate) fn lock(&self, role: Role, patient: bool) -> Result<File, OpenError> {
         let path = self.path.join(format!("{role}.lock"));
         let mut file =
             open(&path, true, true).map_err(|e| OpenError::io(&path, "open the lock", e))?;
-        let mut tries = 0..LOCK_TRIES;
+        let mut tries = 0..if patient { LOCK_TRIES } else { 0 };
         // SAFETY: the descriptor is open; flock touches no memory.
         while unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
             let error = io::Error::last_os_error();
@@ -128,7 +128,8 @@ pub(crate) fn open(path: &Path, write: bool, create: bool) -> io::Result<File> {
         .write(write)
         .create(create)
         .mode(FILE_MODE)
-        .custom_flags(libc::O_NOFOLLOW)
+        // Neither may another process make us wait by putting a pipe in the place of a file.
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)?;
     if write && file.metadata()?.permissions().mode() & 0o077 != 0 {
         file.set_permissions(Permissions::from_mode(FILE_MODE))?;

@@ -1,9 +1,10 @@
 //! Where each byte of the files lies. `docs/handoff-format.md` draws it.
 
 use crate::Position;
+use crate::crc;
 
 /// The format's version: the one that this program writes and reads.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 /// The page size that sizes are multiples of.
 pub(crate) const PAGE_BYTES: u64 = 4096;
 /// A segment's header: its description, padded to a cache line.
@@ -30,7 +31,7 @@ pub(crate) const DESCRIPTION_BYTES: usize = 64;
 ///  | 8 bytes| u32    | u32    | u64    | bytes  | number |             | of 0-59|
 ///  +--------+--------+--------+--------+--------+--------+-------------+--------+
 /// ```
-/// What a log is; at the start of the cursor page (segment number 0) and of each segment. Magic and version keep their place in every future version.
+/// What a log is; at the start of the cursor page (segment number 0) and of each segment. Magic, version and CRC keep their place in every future version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Description {
     /// Unix milliseconds of the log's creation.
@@ -54,6 +55,7 @@ const SALT_AT: usize = 12;
 const EPOCH_AT: usize = 16;
 const SEGMENT_BYTES_AT: usize = 24;
 const NUMBER_AT: usize = 32;
+const ZEROS_AT: usize = 40;
 const CRC_AT: usize = 60;
 const _: () =
     assert!(CRC_AT + 4 == DESCRIPTION_BYTES && DESCRIPTION_BYTES as u64 == SEGMENT_HEADER_BYTES);
@@ -76,7 +78,42 @@ impl Description {
         out
     }
 
+    /// The description in `bytes`, of which one byte may be damaged.
     pub(crate) fn decode(
+        bytes: &[u8; DESCRIPTION_BYTES],
+        magic: [u8; 8],
+    ) -> Result<Description, NoDescription> {
+        let syndrome = crc32c::crc32c(&bytes[..CRC_AT]) ^ u32_at(bytes, CRC_AT);
+        if syndrome == 0 {
+            return Description::parse(bytes, magic);
+        }
+        let mut mended = Vec::new();
+        if is_one_byte(syndrome) {
+            mended.push(*bytes);
+        }
+        for damage in crc::places(syndrome, CRC_AT).unwrap_or_default() {
+            let mut bytes = *bytes;
+            bytes[CRC_AT - 1 - damage.from_end] ^= damage.change;
+            mended.push(bytes);
+        }
+        let is_whole = |bytes: &[u8; DESCRIPTION_BYTES]| {
+            bytes[MAGIC_AT..VERSION_AT] == magic && bytes[ZEROS_AT..CRC_AT].iter().all(|b| *b == 0)
+        };
+        mended.retain(is_whole);
+        if let [mended] = &mended[..] {
+            return Description::parse(mended, magic);
+        }
+        // A version to come may be checked in another way.
+        let version = u32_at(bytes, VERSION_AT);
+        if bytes[MAGIC_AT..VERSION_AT] == magic && version != VERSION {
+            return Err(NoDescription::Version(version));
+        }
+        Err(NoDescription::Damaged(
+            "more than a byte of its header is damaged",
+        ))
+    }
+
+    fn parse(
         bytes: &[u8; DESCRIPTION_BYTES],
         magic: [u8; 8],
     ) -> Result<Description, NoDescription> {
@@ -88,11 +125,6 @@ impl Description {
         let version = u32_at(bytes, VERSION_AT);
         if version != VERSION {
             return Err(NoDescription::Version(version));
-        }
-        if crc32c::crc32c(&bytes[..CRC_AT]) != u32_at(bytes, CRC_AT) {
-            return Err(NoDescription::Damaged(
-                "the checksum of its header is wrong",
-            ));
         }
         let segment_bytes = u64_at(bytes, SEGMENT_BYTES_AT);
         if !crate::options::segment_bytes_allowed(segment_bytes) {
@@ -147,4 +179,47 @@ pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let mut out = [0; 8];
     out.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(out)
+}
+
+/// Whether a difference is confined to one byte.
+pub(crate) fn is_one_byte(difference: u32) -> bool {
+    difference != 0 && (0..4).any(|byte| difference & !(0xFF << (8 * byte)) == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_description_is_read_with_any_one_byte_damaged() {
+        let description = Description {
+            epoch: 1_700_000_000_000,
+            salt: 0xDEAD_BEEF,
+            segment_bytes: 16 << 20,
+            number: 77,
+        };
+        let good = description.encode(SEGMENT_MAGIC);
+        for at in 0..DESCRIPTION_BYTES {
+            for change in 1..=255u8 {
+                let mut bytes = good;
+                bytes[at] ^= change;
+                assert_eq!(
+                    Description::decode(&bytes, SEGMENT_MAGIC),
+                    Ok(description),
+                    "byte {at} changed by {change}"
+                );
+            }
+        }
+        let mut bytes = good;
+        bytes[20] ^= 1;
+        bytes[30] ^= 1;
+        assert!(matches!(
+            Description::decode(&bytes, SEGMENT_MAGIC),
+            Err(NoDescription::Damaged(_))
+        ));
+        assert!(matches!(
+            Description::decode(&[0; DESCRIPTION_BYTES], SEGMENT_MAGIC),
+            Err(NoDescription::Damaged(_))
+        ));
+    }
 }

@@ -16,6 +16,8 @@ mod primitive;
 #[cfg(not(loom))]
 mod counters;
 #[cfg(not(loom))]
+mod crc;
+#[cfg(not(loom))]
 mod creation;
 #[cfg(not(loom))]
 mod cursor;
@@ -32,6 +34,8 @@ mod log_files;
 #[cfg(not(loom))]
 mod look;
 #[cfg(not(loom))]
+mod opening;
+#[cfg(not(loom))]
 mod options;
 #[cfg(not(loom))]
 mod peek;
@@ -42,7 +46,13 @@ mod reader;
 #[cfg(not(loom))]
 mod recovery;
 #[cfg(not(loom))]
+mod repair;
+#[cfg(not(loom))]
+mod scan;
+#[cfg(not(loom))]
 mod segment;
+#[cfg(not(loom))]
+mod source;
 #[cfg(not(loom))]
 mod sync;
 #[cfg(not(loom))]
@@ -62,10 +72,11 @@ pub use {
     writer::Writer,
 };
 
-/// The frame decoder, for the fuzz target alone.
+/// The frame decoder, for the fuzz targets alone.
 #[cfg(fuzzing)]
 pub mod fuzzing {
-    pub use crate::frame::{Decoded, decode, encode, next_good};
+    pub use crate::frame::{Decoded, Search, decode, encode, next_good};
+    pub use crate::repair::{Mended, Stretch, mend};
 }
 
 /// Bytes since the log was created: where a frame starts, strictly growing, a multiple of 16.

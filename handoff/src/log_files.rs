@@ -11,7 +11,7 @@ use crate::Position;
 use crate::cursor::Cursor;
 use crate::dir::{self, Dir};
 use crate::layout::{Description, SEGMENT_MAGIC};
-use crate::primitive::Ordering;
+use crate::primitive::{AtomicU64, Ordering};
 use crate::segment::Segment;
 
 /// Spare segments that are kept for reuse; more of them go back to the file system.
@@ -23,11 +23,21 @@ pub(crate) struct LogFiles {
     pub(crate) description: Description,
     pub(crate) cursor: Arc<Cursor>,
     pub(crate) segments_max: u64,
+    /// The segment that is appended to. In memory: what the page says may be damaged, or another process's garbage.
+    pub(crate) current: AtomicU64,
+    /// Everything before has been forced onto the disk, says this writer.
+    pub(crate) synced: AtomicU64,
 }
 
 impl LogFiles {
+    /// The published end, within the segment that is appended to.
     pub(crate) fn end(&self) -> Position {
-        self.cursor.words().end.position()
+        let current = self.current.load(Ordering::Relaxed);
+        let (from, to) = (
+            self.description.start_of(current),
+            self.description.start_of(current + 1),
+        );
+        self.cursor.words().end.position().clamp(from, to)
     }
 
     /// The released position, as far as it can be believed: another process wrote it.
@@ -66,7 +76,11 @@ impl LogFiles {
 
     fn make_unready(&self, number: u64, end: Position) -> io::Result<File> {
         let unready = self.dir.unready_segment(number);
-        let first = self.description.segment_of(self.released(end));
+        // Never the segment that is appended to, whatever the other process says that it has released.
+        let first = self
+            .description
+            .segment_of(self.released(end))
+            .min(self.current.load(Ordering::Relaxed));
         // Released ones, and what an earlier writer prepared ahead. The one of the same number first: it is in the way. Those between the end and `number`
         // are prepared already.
         let mut spares: Vec<u64> = self
@@ -101,11 +115,7 @@ impl LogFiles {
     pub(crate) fn sync(&self) -> io::Result<()> {
         let words = self.cursor.words();
         let end = self.end();
-        let from = words
-            .synced
-            .load(Ordering::Relaxed)
-            .min(end)
-            .max(self.released(end));
+        let from = self.synced.load(Ordering::Relaxed).max(self.released(end));
         let (first, last) = (
             self.description.segment_of(from),
             self.description.segment_of(end),
@@ -124,6 +134,7 @@ impl LogFiles {
                 Err(error) => return Err(error),
             }
         }
+        self.synced.store(end, Ordering::Relaxed);
         words.synced.store(end, Ordering::Relaxed);
         self.cursor.sync()
     }

@@ -61,7 +61,41 @@ pub(crate) fn segment_bytes_allowed(bytes: u64) -> bool {
     (PAGE_BYTES..=1 << 30).contains(&bytes) && bytes.is_multiple_of(PAGE_BYTES)
 }
 
-/// How a [`Reader`](crate::Reader) is opened. Nothing to choose yet; the geometry is the log's own.
-#[derive(Debug, Clone, Default)]
+/// How a [`Reader`](crate::Reader) is opened; the geometry is the log's own.
+#[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct ReaderOptions {}
+pub struct ReaderOptions {
+    /// Reads the segments into memory of its own instead of mapping them: a file that another process cuts short or writes to is an error then, and never a signal.
+    pub copies: bool,
+    /// Frames of more bytes than this are none. Counts for a reader that copies.
+    pub frame_bytes_max: usize,
+    /// How many bytes a single poll may look through to mend a damaged frame and to find the next good one: rounded down to 16. What is longer takes several
+    /// polls, and a longer frame is not mended.
+    pub search_bytes_max: usize,
+    /// Whether opening may wait 0.2 s for a reader that is about to let go.
+    pub patient: bool,
+}
+
+impl Default for ReaderOptions {
+    fn default() -> ReaderOptions {
+        ReaderOptions {
+            copies: false,
+            frame_bytes_max: usize::MAX,
+            search_bytes_max: 1 << 30,
+            patient: true,
+        }
+    }
+}
+
+impl ReaderOptions {
+    /// For a thread that must not be held up for more than a few milliseconds, whatever the writing process does.
+    pub fn guarded() -> ReaderOptions {
+        ReaderOptions {
+            copies: true,
+            // An MQTT packet has at most 256 MiB; the rest is for what comes with it.
+            frame_bytes_max: 260 << 20,
+            search_bytes_max: 4 << 20,
+            patient: false,
+        }
+    }
+}

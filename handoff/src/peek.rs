@@ -10,12 +10,14 @@ use std::path::Path;
 
 use crate::cursor::{self, Found};
 use crate::dir::{self, Dir};
-use crate::frame::{self, Decoded};
+use crate::frame::{self, Decoded, Search};
+use crate::gate;
 use crate::layout::{
     DESCRIPTION_BYTES, Description, FRAME_ALIGN, FRAME_HEADER_BYTES, NoDescription, POSITION_MAX,
     SEGMENT_MAGIC, VERSION, u64_at,
 };
 use crate::recovery::boot_id;
+use crate::repair::{self, Mended, Stretch};
 use crate::{Frame, OpenError, Position, ReadError};
 
 /// Where the words of the cursor page are: see `cursor`.
@@ -36,6 +38,7 @@ pub struct Peek {
     segments: usize,
     position: Position,
     loaded: Option<Loaded>,
+    mended: Vec<u8>,
 }
 
 /// A segment's bytes, copied.
@@ -91,6 +94,7 @@ impl Peek {
             segments: numbers.len(),
             position: released.max(oldest),
             loaded: None,
+            mended: Vec::new(),
         })
     }
 
@@ -146,11 +150,25 @@ impl Peek {
             let bytes = self.bytes(from, to);
             match frame::decode(bytes, self.position, self.description.salt) {
                 Decoded::Padding { total } => self.position += total as u64,
-                Decoded::Bad(reason) => {
-                    if let Some(error) = self.skip(reason, from, to) {
-                        return Err(error);
+                Decoded::Bad(reason) => match self.mend(from, to) {
+                    Some(mended) => {
+                        let position = self.position;
+                        self.position += mended.total as u64;
+                        if !mended.padding {
+                            return Ok(Some(Frame {
+                                position,
+                                next: self.position,
+                                payload: &self.mended,
+                                repaired: true,
+                            }));
+                        }
                     }
-                }
+                    None => {
+                        if let Some(error) = self.skip(reason, from, to) {
+                            return Err(error);
+                        }
+                    }
+                },
                 Decoded::Payload { len, total } => {
                     let position = self.position;
                     self.position += total as u64;
@@ -159,10 +177,25 @@ impl Peek {
                         position,
                         next: self.position,
                         payload: self.bytes(payload, payload + len),
+                        repaired: false,
                     }));
                 }
             }
         }
+    }
+
+    /// Mends the frame in front; its payload lies in `mended` then.
+    fn mend(&mut self, from: usize, to: usize) -> Option<Mended> {
+        let bytes = self.bytes(from, to);
+        let mended = repair::mend(&Stretch {
+            bytes,
+            room: bytes.len(),
+            left: self.description.segment_bytes as usize - from,
+            position: self.position,
+            salt: self.description.salt,
+        })?;
+        self.mended = mended.payload(bytes);
+        Some(mended)
     }
 
     fn readable(&self) -> (usize, usize) {
@@ -230,7 +263,18 @@ impl Peek {
     fn skip(&mut self, reason: &'static str, from: usize, to: usize) -> Option<ReadError> {
         let start = self.position;
         let bytes = self.bytes(from, to);
-        let good = frame::next_good(bytes, FRAME_ALIGN, start, self.description.salt);
+        let search = frame::next_good(
+            bytes,
+            FRAME_ALIGN,
+            bytes.len(),
+            start,
+            self.description.salt,
+            usize::MAX,
+        );
+        let good = match search {
+            Search::At(at) | Search::Stopped(at) => Some(at),
+            Search::Nothing => None,
+        };
         let unwritten = good.is_none() && bytes.iter().all(|byte| *byte == 0);
         let behind = self
             .description
@@ -277,9 +321,14 @@ fn read_cursor(dir: &Dir) -> Result<Option<(Description, Words)>, OpenError> {
     };
     let mut page = [0; WORDS_BYTES];
     file.read_exact_at(&mut page, 0).map_err(io)?;
+    // Without a majority: a position that can't be true.
+    let position = |at| {
+        let (first, second, third) = (u64_at(&page, at), at + 16, at + 24);
+        gate::choose(first, u64_at(&page, second), u64_at(&page, third)).unwrap_or(u64::MAX)
+    };
     let words = Words {
-        end: u64_at(&page, END_AT),
-        released: u64_at(&page, RELEASED_AT),
+        end: position(END_AT),
+        released: position(RELEASED_AT),
         boot: u64_at(&page, BOOT_AT),
     };
     Ok(Some((description, words)))

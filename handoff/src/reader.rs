@@ -1,24 +1,24 @@
 //! The polling side.
-#![allow(unsafe_code)]
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::cursor::{self, Cursor, Found};
+use crate::cursor::Cursor;
 use crate::dir::{self, Dir};
-use crate::frame::{self, Decoded};
-use crate::layout::{Description, FRAME_ALIGN, FRAME_HEADER_BYTES, POSITION_MAX, VERSION};
-use crate::primitive::Ordering;
-use crate::recovery::boot_id;
-use crate::segment::Segment;
+use crate::frame::{self, Decoded, Search};
+use crate::layout::{Description, FRAME_ALIGN, FRAME_HEADER_BYTES, POSITION_MAX};
+use crate::opening::{describe, start};
+use crate::repair::{self, Stretch};
+use crate::source::Source;
 use crate::waiter::{Waiter, Which};
 use crate::{OpenError, Position, ReadError, ReaderOptions, Role};
 
-/// How much of a segment may stay mapped in behind the reader before it lets go of it.
-const BEHIND_BYTES_MAX: usize = 1 << 20;
+/// How many paddings are passed in one poll: one fills up each segment, and none follows another in what a writer leaves.
+const PADDINGS_MAX: usize = 64;
 
 /// Room for so many frames that are not released; with more of them it grows.
 const POLLED: usize = 4096;
@@ -30,8 +30,10 @@ pub struct Frame<'a> {
     pub position: Position,
     /// Where it ends: what to release when it is done with.
     pub next: Position,
-    /// Its bytes, in the mapping.
+    /// Its bytes, in the mapping or a copy.
     pub payload: &'a [u8],
+    /// One of its bytes was damaged in the file and is right here.
+    pub repaired: bool,
 }
 
 /// The one reader of a log. Dropping it gives the role back; what it had not released is read again by the next one.
@@ -48,9 +50,14 @@ pub struct Reader {
     polled: VecDeque<(Position, u64)>,
     /// The end as last seen: most polls need not look at the shared line.
     seen_end: Position,
-    segment: Option<Segment>,
+    source: Option<Source>,
     /// The segment whose lack was reported, with nothing behind it to go on at.
     missing: Option<u64>,
+    /// The payload of the last mended frame.
+    mended: Vec<u8>,
+    mended_upto: Position,
+    repaired: u64,
+    options: ReaderOptions,
     _lock: File,
 }
 
@@ -59,7 +66,7 @@ impl Reader {
     ///
     /// # Errors
     /// There is none yet, another reader has it, or its files can't be used: see [`OpenError`].
-    pub fn open(dir: &Path, _options: &ReaderOptions) -> Result<Reader, OpenError> {
+    pub fn open(dir: &Path, options: &ReaderOptions) -> Result<Reader, OpenError> {
         let dir = Dir {
             path: dir.to_owned(),
         };
@@ -70,24 +77,9 @@ impl Reader {
             },
             _ => OpenError::io(&path, "open the cursor page", e),
         })?;
-        let lock = dir.lock(Role::Reader)?;
-        let io = |e| OpenError::io(&path, "read the cursor page", e);
-        let description = match cursor::read_description(&file).map_err(io)? {
-            Found::Good(description) => description,
-            Found::Version(found) => {
-                return Err(OpenError::Version {
-                    path,
-                    found,
-                    supported: VERSION,
-                });
-            }
-            Found::Damaged(why) => {
-                return Err(OpenError::Corrupt {
-                    path,
-                    reason: format!("{why}; a writer that opens the log rebuilds it"),
-                });
-            }
-        };
+        let lock = dir.lock(Role::Reader, options.patient)?;
+        let description = describe(&dir, &file)?;
+        let io = |e| OpenError::io(&path, "map the cursor page", e);
         let cursor = Arc::new(Cursor::map(file, &path).map_err(io)?);
         let segments = dir
             .segments()
@@ -104,8 +96,12 @@ impl Reader {
             released_frames: frames,
             polled: VecDeque::with_capacity(POLLED),
             seen_end: 0,
-            segment: None,
+            source: None,
             missing: None,
+            mended: Vec::new(),
+            mended_upto: 0,
+            repaired: 0,
+            options: options.clone(),
             _lock: lock,
         })
     }
@@ -117,10 +113,13 @@ impl Reader {
 
     /// The next frame, or `None` at the end of the log. Never blocks.
     ///
+    /// A frame of which one byte is damaged is mended on the way (in a copy: a reader changes no file), logged and counted.
+    ///
     /// # Errors
-    /// [`ReadError::Corrupt`] once for each corrupted stretch, which is behind the reader then; [`ReadError::Io`] when a segment can't be opened.
+    /// [`ReadError::Corrupt`] once for each corrupted stretch (or for each part of a long one, see [`ReaderOptions::search_bytes_max`]), which is behind the reader
+    /// then; [`ReadError::Io`] when a segment can't be opened.
     pub fn poll(&mut self) -> Result<Option<Frame<'_>>, ReadError> {
-        loop {
+        for _ in 0..PADDINGS_MAX {
             if self.position >= self.seen_end {
                 self.seen_end = self.end();
                 if self.position >= self.seen_end {
@@ -132,26 +131,43 @@ impl Reader {
                 return Ok(None);
             }
             let (from, to) = self.readable();
-            let bytes = committed(self.segment.as_ref(), from, to);
-            match frame::decode(bytes, self.position, self.description.salt) {
-                Decoded::Padding { total } => self.position += total as u64,
-                Decoded::Bad(reason) => return Err(self.skip(reason)),
-                Decoded::Payload { len, total } => {
-                    let position = self.position;
+            let Some(source) = &mut self.source else {
+                return Ok(None);
+            };
+            let decoded = match source.frame(from, to) {
+                Ok(bytes) => frame::decode(bytes, self.position, self.description.salt),
+                Err(error) => return Err(self.unreadable(error)),
+            };
+            let (len, total) = match decoded {
+                Decoded::Payload { len, total } => (len, total),
+                Decoded::Padding { total } if total == self.left() => {
                     self.position += total as u64;
-                    self.frames += 1;
-                    self.polled.push_back((self.position, self.frames));
-                    self.forget(from);
-                    let payload = from + FRAME_HEADER_BYTES;
-                    let payload = committed(self.segment.as_ref(), payload, payload + len);
-                    return Ok(Some(Frame {
-                        position,
-                        next: self.position,
-                        payload,
-                    }));
+                    continue;
                 }
-            }
+                Decoded::Padding { .. } => {
+                    self.mend_or_skip("the padding does not fill the segment up")?;
+                    continue;
+                }
+                Decoded::Bad(reason) => match self.mend_or_skip(reason)? {
+                    Some(position) => return Ok(Some(self.mended_frame(position))),
+                    None => continue,
+                },
+            };
+            let position = self.position;
+            self.pass_frame(total);
+            let payload = from + FRAME_HEADER_BYTES;
+            return Ok(Some(Frame {
+                position,
+                next: self.position,
+                payload: self
+                    .source
+                    .as_ref()
+                    .map_or(&[], |source| source.at_hand(payload, payload + len)),
+                repaired: false,
+            }));
         }
+        // More paddings in a row than any writer leaves: the caller comes again, and is not held up meanwhile.
+        Ok(None)
     }
 
     /// Where the next poll looks.
@@ -164,6 +180,26 @@ impl Reader {
         let end = self.cursor.words().end.position();
         // No log gets there: garbage. Nothing to be read then.
         if end > POSITION_MAX { 0 } else { end }
+    }
+
+    /// How many frames and segment headers this reader has met of which one byte was damaged, and read all the same.
+    pub fn repaired(&self) -> u64 {
+        self.repaired
+    }
+
+    /// A copy of the bytes from `from` up to `to`, as they stand in the files, headers of frames and all: what a [`ReadError::Corrupt`] was about. At most
+    /// `bytes_max` of them, from one segment, and none when they are not there.
+    pub fn raw(&self, from: Position, to: Position, bytes_max: usize) -> Vec<u8> {
+        let number = self.description.segment_of(from);
+        let len = to
+            .min(self.description.start_of(number + 1))
+            .saturating_sub(from);
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX).min(bytes_max)];
+        let offset = self.description.offset_of(from) as u64;
+        let read = dir::open(&self.dir.segment(number), false, false)
+            .and_then(|file| file.read_at(&mut bytes, offset));
+        bytes.truncate(read.unwrap_or(0));
+        bytes
     }
 
     /// What has been released.
@@ -232,62 +268,63 @@ impl Reader {
         )
     }
 
-    /// Maps the segment that the position is in; false when it can't be there yet.
+    /// Bytes from the reader's position to the end of its segment.
+    fn left(&self) -> usize {
+        self.description.segment_bytes as usize - self.description.offset_of(self.position)
+    }
+
+    /// Opens the segment that the position is in; false when it can't be there yet.
     fn enter_segment(&mut self) -> Result<bool, ReadError> {
         let number = self.description.segment_of(self.position);
         if self
-            .segment
+            .source
             .as_ref()
-            .is_some_and(|segment| segment.number == number)
+            .is_some_and(|source| source.number() == number)
         {
             return Ok(true);
         }
         // Unmapped before the next one is mapped: memory for one segment at a time.
-        self.segment = None;
+        self.source = None;
         let path = self.dir.segment(number);
-        let opened = dir::open(&path, false, false)
-            .and_then(|file| Segment::map(file, number, self.description.segment_bytes, false));
-        let error = match opened {
-            Ok(segment) => {
-                let good =
-                    segment
-                        .header_is(&self.description)
-                        .map_err(|source| ReadError::Io {
-                            path,
-                            action: "read the segment",
-                            source,
-                        })?;
-                self.segment = Some(segment);
-                // Its frames have checksums of their own: they are not lost with the header.
-                let here = self.position;
-                return if good {
-                    Ok(true)
-                } else {
-                    Err(ReadError::Corrupt {
-                        from: here,
-                        to: here,
-                        reason: "the segment's header is damaged".into(),
-                    })
-                };
+        let bytes = self.description.segment_bytes;
+        let opened = dir::open(&path, false, false).and_then(|file| {
+            let source = if self.options.copies {
+                Source::copy(file, number, bytes, self.options.frame_bytes_max)
+            } else {
+                Source::map(file, number, bytes)
+            }?;
+            Ok((source.header_is(&self.description)?, source))
+        });
+        match opened {
+            Ok((is_good, source)) => {
+                self.source = Some(source);
+                if !is_good {
+                    // All that it says is known, and its frames have checksums of their own.
+                    self.count_repair(format_args!("the header of segment {number}"));
+                }
+                Ok(true)
             }
-            Err(error) => error,
-        };
-        match error.kind() {
-            io::ErrorKind::NotFound => self.skip_missing(number),
-            io::ErrorKind::UnexpectedEof => {
-                let from = self.position;
-                self.position = self.description.start_of(number + 1).min(self.seen_end);
-                Err(ReadError::Corrupt {
-                    from,
-                    to: self.position,
-                    reason: error.to_string(),
-                })
-            }
-            _ => Err(ReadError::Io {
-                path,
-                action: "open the segment",
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.skip_missing(number),
+            Err(error) => Err(self.unreadable(error)),
+        }
+    }
+
+    /// A segment that is too short (or was cut short meanwhile) is skipped; other errors may pass.
+    fn unreadable(&mut self, error: io::Error) -> ReadError {
+        let number = self.description.segment_of(self.position);
+        if error.kind() != io::ErrorKind::UnexpectedEof {
+            return ReadError::Io {
+                path: self.dir.segment(number),
+                action: "read the segment",
                 source: error,
-            }),
+            };
+        }
+        let from = self.position;
+        self.position = self.description.start_of(number + 1).min(self.seen_end);
+        ReadError::Corrupt {
+            from,
+            to: self.position,
+            reason: error.to_string(),
         }
     }
 
@@ -325,54 +362,80 @@ impl Reader {
         }
     }
 
-    /// Moves to the next good frame of the segment, or behind the committed bytes of the segment.
-    fn skip(&mut self, reason: &'static str) -> ReadError {
+    /// What to do about bytes that are no frame: mends the frame, of which the payload lies in `mended` then, and gives its position; passes a mended padding
+    /// (`None`); or moves to the next good frame of the segment, or behind what may be looked at.
+    fn mend_or_skip(&mut self, reason: &'static str) -> Result<Option<Position>, ReadError> {
         let (from, to) = self.readable();
-        let bytes = committed(self.segment.as_ref(), from, to);
-        let good = frame::next_good(bytes, FRAME_ALIGN, self.position, self.description.salt);
         let start = self.position;
-        self.position += good.unwrap_or((to - from).max(FRAME_ALIGN)) as u64;
-        ReadError::Corrupt {
+        let left = self.left();
+        let salt = self.description.salt;
+        let budget = (self.options.search_bytes_max / FRAME_ALIGN * FRAME_ALIGN).max(FRAME_ALIGN);
+        let limit = to.min(from.saturating_add(budget));
+        let Some(source) = &mut self.source else {
+            return Ok(None);
+        };
+        let bytes = match source.stretch(from, limit) {
+            Ok(bytes) => bytes,
+            Err(error) => return Err(self.unreadable(error)),
+        };
+        let stretch = Stretch {
+            bytes,
+            room: to - from,
+            left,
+            position: start,
+            salt,
+        };
+        if let Some(mended) = repair::mend(&stretch) {
+            self.mended = mended.payload(bytes);
+            if mended.padding {
+                self.position += mended.total as u64;
+            } else {
+                self.pass_frame(mended.total);
+            }
+            if self.mended_upto <= start {
+                // A frame that was gone back to is not counted again.
+                self.mended_upto = self.position;
+                self.count_repair(format_args!("byte {} of the frame at {start}", mended.at));
+            }
+            return Ok((!mended.padding).then_some(start));
+        }
+        let room = to - from;
+        let passed = match frame::next_good(bytes, FRAME_ALIGN, room, start, salt, budget) {
+            Search::At(at) | Search::Stopped(at) => at,
+            Search::Nothing => (limit - from).max(FRAME_ALIGN),
+        };
+        self.position += passed as u64;
+        Err(ReadError::Corrupt {
             from: start,
             to: self.position,
             reason: reason.into(),
+        })
+    }
+
+    fn pass_frame(&mut self, total: usize) {
+        self.position += total as u64;
+        self.frames += 1;
+        self.polled.push_back((self.position, self.frames));
+    }
+
+    fn mended_frame(&self, position: Position) -> Frame<'_> {
+        Frame {
+            position,
+            next: self.position,
+            payload: &self.mended,
+            repaired: true,
         }
     }
 
-    /// Lets go of what lies well behind the frame at `offset`.
-    fn forget(&mut self, offset: usize) {
-        if let Some(segment) = &mut self.segment
-            && offset - segment.forgotten().min(offset) > BEHIND_BYTES_MAX
-        {
-            segment.forget_before(offset);
+    fn count_repair(&mut self, what: std::fmt::Arguments<'_>) {
+        self.repaired += 1;
+        // Each of the first ones, then ever fewer: damage may be everywhere.
+        if self.repaired <= 16 || self.repaired.is_power_of_two() {
+            log::warn!(
+                "{}: {what} is damaged; it was read all the same ({} so far)",
+                self.dir.path.display(),
+                self.repaired
+            );
         }
     }
-}
-
-fn committed(segment: Option<&Segment>, from: usize, to: usize) -> &[u8] {
-    // SAFETY: `to` is not beyond the published end, and this reader has not released what lies behind its position; the frame that it has lent out is released
-    // only by a later call with `&mut self`, when the loan is over. See `segment` for the whole argument.
-    segment.map_or(&[], |segment| unsafe { segment.committed(from, to) })
-}
-
-/// Where a new reader begins: at the released position, if that can be true, else at the oldest segment.
-fn start(cursor: &Cursor, log: &Description, segments: &[u64]) -> Position {
-    let words = cursor.words();
-    let (released, end) = (words.released.position(), words.end.position());
-    let oldest = segments.first().map_or(0, |&oldest| log.start_of(oldest));
-    // After a restart of the machine, before the writer has been here, the released position may be newer than the end.
-    let same_boot = words.boot.load(Ordering::Relaxed) == boot_id();
-    let limit = if same_boot {
-        end
-    } else {
-        end.max(segments.last().map_or(0, |last| log.start_of(last + 1)))
-    };
-    if released > limit || !released.is_multiple_of(FRAME_ALIGN as u64) {
-        log::warn!(
-            "{}: the released position {released} cannot be true; starting at {oldest}",
-            cursor.path.display()
-        );
-        return oldest;
-    }
-    released.max(oldest)
 }

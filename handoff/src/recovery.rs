@@ -16,10 +16,12 @@ use crate::dir;
 use crate::error::{OpenError, is_no_space};
 use crate::frame::{self, Decoded};
 use crate::layout::{
-    FRAME_ALIGN, FRAME_HEADER_BYTES, POSITION_MAX, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC,
+    DESCRIPTION_BYTES, FRAME_ALIGN, FRAME_HEADER_BYTES, POSITION_MAX, SEGMENT_HEADER_BYTES,
+    SEGMENT_MAGIC,
 };
 use crate::log_files::LogFiles;
 use crate::primitive::Ordering;
+use crate::scan;
 use crate::segment::Segment;
 
 /// How far a position in the cursor page may lead beyond the segments that are there and still be believed.
@@ -31,10 +33,18 @@ pub(crate) fn recover(files: &LogFiles) -> Result<(Segment, Position, u64), Open
     let io = |e| OpenError::io(&files.dir.path, "read the segments", e);
     let segments = files.dir.segments().map_err(io)?;
     let words = files.cursor.words();
-    let published = words.end.position();
+    let agreed = words.end.agreed();
+    if words.end.is_damaged() {
+        log::warn!(
+            "{}: the published end is damaged in the cursor page ({agreed:?} is left of it)",
+            files.dir.path.display()
+        );
+    }
+    let published = agreed.unwrap_or_else(|copies| copies[0]);
     let boot = boot_id();
     let mut end = None;
     if boot != 0
+        && agreed.is_ok()
         && words.boot.load(Ordering::Relaxed) == boot
         && is_plausible(files, published, &segments)
     {
@@ -54,9 +64,11 @@ pub(crate) fn recover(files: &LogFiles) -> Result<(Segment, Position, u64), Open
         _ => recount(files, end, &segments, counted).map_err(io)?,
     };
     let segment = open_tail(files, end, &segments)?;
-    if end != published || words.end_frames.get(end) != Some(frames) {
-        words.publish(published, end, frames);
-    }
+    files
+        .current
+        .store(files.description.segment_of(end), Ordering::Relaxed);
+    // Also when it is there already: all copies of it are good then.
+    words.publish(published, end, frames);
     words.boot.store(boot, Ordering::Relaxed);
     Ok((segment, end, frames))
 }
@@ -89,7 +101,7 @@ fn recount(
         if from < to {
             // SAFETY: the one writer is this thread, and it is not writing.
             let bytes = unsafe { segment.committed(from, to) };
-            waiting += good_frames(bytes, released.max(start), log.salt);
+            waiting += scan::good(bytes, released.max(start), log.salt, true).frames;
         }
     }
     let before = words
@@ -98,24 +110,6 @@ fn recount(
         .unwrap_or_else(|| counted.unwrap_or(0).saturating_sub(waiting));
     words.released_frames.set(released, released, before);
     Ok(before.saturating_add(waiting))
-}
-
-fn good_frames(bytes: &[u8], position: Position, salt: u32) -> u64 {
-    let (mut frames, mut at) = (0, 0);
-    while at < bytes.len() {
-        match frame::decode(&bytes[at..], position + at as u64, salt) {
-            Decoded::Payload { total, .. } => {
-                at += total;
-                frames += 1;
-            }
-            Decoded::Padding { total } => at += total,
-            Decoded::Bad(_) => match frame::next_good(bytes, at + FRAME_ALIGN, position, salt) {
-                Some(next) => at = next,
-                None => break,
-            },
-        }
-    }
-    frames
 }
 
 /// Whether the published end can be true: its segment is there, or it is the start of one that was yet to be made.
@@ -132,8 +126,8 @@ fn is_plausible(files: &LogFiles, end: Position, segments: &[u64]) -> bool {
         }
 }
 
-/// The end, and how many frames lie between the published one and it.
-/// `None` when a good frame ends behind what is no frame: then the published end was not where the writer had come to, but damaged.
+/// The end, and how many frames lie between the published one and it. `None` when a good frame ends behind what is no frame: then the published end was not where the
+/// writer had come to, but damaged, or the files were copied while they were written to.
 fn end_after_process_death(
     files: &LogFiles,
     published: Position,
@@ -160,8 +154,10 @@ fn end_after_process_death(
                     // SAFETY: as above.
                     let whole =
                         unsafe { segment.committed(SEGMENT_HEADER_BYTES as usize, segment.len()) };
-                    let good = end_of_last_good(whole, start, log.salt);
-                    if good.is_some_and(|good| start + good as u64 > end) {
+                    let good = scan::good(whole, start, log.salt, false).end;
+                    if good.is_some_and(|good| start + good as u64 > end)
+                        || begins_later(files, segment.number, segments)?
+                    {
                         return Ok(None);
                     }
                     break 'segments;
@@ -173,6 +169,25 @@ fn end_after_process_death(
         }
     }
     Ok(Some((end, frames)))
+}
+
+/// Whether a segment behind `number` begins with a good frame: those that are only prepared are empty.
+fn begins_later(files: &LogFiles, number: u64, segments: &[u64]) -> io::Result<bool> {
+    let log = &files.description;
+    for &later in segments.iter().filter(|&&later| later > number) {
+        let segment = match open(files, later) {
+            Ok(segment) => segment,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => continue,
+            Err(error) => return Err(error),
+        };
+        // SAFETY: the one writer is this thread, and it is not writing.
+        let bytes = unsafe { segment.committed(SEGMENT_HEADER_BYTES as usize, segment.len()) };
+        let first = frame::decode(bytes, log.start_of(later), log.salt);
+        if !matches!(first, Decoded::Bad(_)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn end_after_power_loss(
@@ -194,10 +209,10 @@ fn end_after_power_loss(
         };
         // SAFETY: the one writer is this thread, and it is not writing.
         let bytes = unsafe { segment.committed(SEGMENT_HEADER_BYTES as usize, segment.len()) };
-        let good = end_of_last_good(bytes, log.start_of(number), log.salt);
+        let good = scan::good(bytes, log.start_of(number), log.salt, true).end;
         let tail = good.unwrap_or(0);
         let lost = published > log.start_of(number) + tail as u64 && tail < bytes.len();
-        if !lost && is_zero(&bytes[tail..]) {
+        if !lost && scan::is_zero(&bytes[tail..]) {
             close(
                 &mut segment,
                 SEGMENT_HEADER_BYTES as usize + tail,
@@ -225,25 +240,6 @@ fn end_after_power_loss(
     Ok(log.start_of(next))
 }
 
-/// How far into `bytes` the last good frame reaches.
-fn end_of_last_good(bytes: &[u8], position: Position, salt: u32) -> Option<usize> {
-    let mut end = None;
-    let mut at = 0;
-    while at < bytes.len() {
-        match frame::decode(&bytes[at..], position + at as u64, salt) {
-            Decoded::Payload { total, .. } | Decoded::Padding { total } => {
-                at += total;
-                end = Some(at);
-            }
-            Decoded::Bad(_) => match frame::next_good(bytes, at + FRAME_ALIGN, position, salt) {
-                Some(next) => at = next,
-                None => break,
-            },
-        }
-    }
-    end
-}
-
 /// Fills the rest of a segment with a padding frame. It is zero.
 pub(crate) fn close(segment: &mut Segment, offset: usize, position: Position, salt: u32) {
     let left = segment.len() - offset;
@@ -267,21 +263,24 @@ fn settle_released(files: &LogFiles, end: Position, segments: &[u64]) -> bool {
         .map_or(end, |&oldest| files.description.start_of(oldest))
         .min(end);
     let gate = &files.cursor.words().released;
-    let released = gate.position();
-    if released > end || !released.is_multiple_of(FRAME_ALIGN as u64) {
-        log::warn!(
-            "{}: the released position {released} cannot be true (the log ends at {end}); starting again at {oldest}",
-            files.dir.path.display()
-        );
-        gate.advance(oldest);
-        false
-    } else if released < oldest {
-        // The page is older than the segments: what lay before them had been released.
-        gate.advance(oldest);
-        false
-    } else {
-        let known = &files.cursor.words().released_frames;
-        known.get(released).is_some()
+    match gate.agreed() {
+        Ok(released) if released <= end && released.is_multiple_of(FRAME_ALIGN as u64) => {
+            if released < oldest {
+                // The page is older than the segments: what lay before them had been released.
+                gate.advance(oldest);
+                return false;
+            }
+            let known = &files.cursor.words().released_frames;
+            known.get(released).is_some()
+        }
+        found => {
+            log::warn!(
+                "{}: the released position {found:?} cannot be true (the log ends at {end}); starting again at {oldest}",
+                files.dir.path.display()
+            );
+            gate.advance(oldest);
+            false
+        }
     }
 }
 
@@ -304,21 +303,21 @@ fn open_tail(files: &LogFiles, end: Position, segments: &[u64]) -> Result<Segmen
     }
     let io = |e| OpenError::io(&path, "open the segment", e);
     let mut segment = open(files, number).map_err(io)?;
-    if !segment.header_is(log).map_err(io)? {
+    let header = log.of_segment(number).encode(SEGMENT_MAGIC);
+    let mut found = [0; DESCRIPTION_BYTES];
+    segment.file.read_exact_at(&mut found, 0).map_err(io)?;
+    if found != header {
         log::warn!(
             "{}: its header is damaged; writing it again",
             path.display()
         );
-        segment
-            .file
-            .write_all_at(&log.of_segment(number).encode(SEGMENT_MAGIC), 0)
-            .map_err(io)?;
+        segment.file.write_all_at(&header, 0).map_err(io)?;
     }
     // A file that was restored or copied may be sparse.
     crate::log_files::allocate(&segment.file, log.segment_bytes).map_err(io)?;
     let offset = log.offset_of(end);
     let rest = segment.claim(offset, log.segment_bytes as usize - offset);
-    if !is_zero(rest) {
+    if !scan::is_zero(rest) {
         // What a writer had begun when it died. Its bytes must not be taken for frames once the end has grown to their middle.
         rest.fill(0);
     }
@@ -329,13 +328,6 @@ fn open_tail(files: &LogFiles, end: Position, segments: &[u64]) -> Result<Segmen
 fn open(files: &LogFiles, number: u64) -> io::Result<Segment> {
     let file = dir::open(&files.dir.segment(number), true, false)?;
     Segment::map(file, number, files.description.segment_bytes, true)
-}
-
-fn is_zero(bytes: &[u8]) -> bool {
-    // In blocks: the compiler turns them into wide loads.
-    bytes
-        .chunks(4096)
-        .all(|block| block.iter().fold(0, |any, byte| any | byte) == 0)
 }
 
 /// A number that differs from boot to boot, or 0 when the system does not tell.

@@ -9,14 +9,23 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 
-use crate::layout::{
-    DESCRIPTION_BYTES, Description, PAGE_BYTES, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC,
-};
+use crate::layout::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
 use crate::primitive::{AtomicU32, Ordering};
+
+/// A segment file that is shorter than it should be is an error with a name.
+pub(crate) fn check_size(file: &File, bytes: u64) -> io::Result<()> {
+    let found = file.metadata()?;
+    if found.is_file() && found.len() >= bytes {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::UnexpectedEof,
+        format!("the segment has {} bytes instead of {bytes}", found.len()),
+    ))
+}
 
 pub(crate) struct Segment {
     pub(crate) number: u64,
@@ -30,13 +39,7 @@ pub(crate) struct Segment {
 impl Segment {
     /// Maps `bytes` of an open segment file. A file that is shorter is an error here, and not a SIGBUS later.
     pub(crate) fn map(file: File, number: u64, bytes: u64, writable: bool) -> io::Result<Segment> {
-        let found = file.metadata()?.len();
-        if found < bytes {
-            return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                format!("the segment has {found} bytes instead of {bytes}"),
-            ));
-        }
+        check_size(&file, bytes)?;
         let mut options = MmapOptions::new();
         options.len(bytes as usize);
         let map = if writable {
@@ -51,13 +54,6 @@ impl Segment {
             forgotten: 0,
             writable,
         })
-    }
-
-    /// Whether the header says what the log says.
-    pub(crate) fn header_is(&self, log: &Description) -> io::Result<bool> {
-        let mut bytes = [0; DESCRIPTION_BYTES];
-        self.file.read_exact_at(&mut bytes, 0)?;
-        Ok(Description::decode(&bytes, SEGMENT_MAGIC) == Ok(log.of_segment(self.number)))
     }
 
     /// Has the kernel back the whole segment with pages, so that no append has to wait for one.

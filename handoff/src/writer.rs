@@ -13,6 +13,7 @@ use crate::gate::Permit;
 use crate::layout::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 use crate::log_files::LogFiles;
 use crate::prepare::{Preparer, Unready};
+use crate::primitive::Ordering;
 use crate::recovery;
 use crate::segment::Segment;
 use crate::sync::Syncer;
@@ -231,6 +232,7 @@ impl Writer {
         self.offset = SEGMENT_HEADER_BYTES as usize;
         let before = std::mem::replace(&mut self.end, log.start_of(next));
         self.next_unasked = true;
+        self.files.current.store(next, Ordering::Relaxed);
         let words = self.files.cursor.words();
         words.publish(before, self.end, self.frames);
         self.preparer.retire(passed);

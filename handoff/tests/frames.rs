@@ -81,7 +81,7 @@ fn frames_that_were_committed_and_not_yet_published_are_counted() {
             .open(dir.path().join("cursor"))
             .unwrap();
         let part = if with_count {
-            &before[64..72]
+            &before[64..96]
         } else {
             &before[64..128]
         };
@@ -125,7 +125,8 @@ fn damaged_frames_are_counted_once_the_reader_is_at_the_end() {
         .open(dir.path().join("segment-0000000000"))
         .unwrap();
     for damaged in [3, 4, 9] {
-        file.write_all_at(b"x", 64 + positions[damaged] + 20)
+        // More than a byte of each, which could be mended.
+        file.write_all_at(b"xyz", 64 + positions[damaged] + 20)
             .unwrap();
     }
     let mut reader = open_reader(dir.path());

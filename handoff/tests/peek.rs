@@ -103,10 +103,13 @@ fn damage_is_told_once_and_read_on_behind() {
         .collect();
     let segment = dir.path().join("segment-0000000000");
     let file = fs::OpenOptions::new().write(true).open(segment).unwrap();
-    file.write_all_at(&[0xFF], 64 + at[2] + 20).unwrap();
+    // One byte is mended, more of them are not.
+    file.write_all_at(&[0xFF], 64 + at[1] + 20).unwrap();
+    file.write_all_at(&[0xFF, 0xFE], 64 + at[2] + 20).unwrap();
     let (frames, corrupt) = all(&mut Peek::open(dir.path()).unwrap());
     assert_eq!(corrupt, [(at[2], at[3])]);
-    assert_eq!(frames.len(), 4);
+    let wanted = [0, 1, 3, 4].map(|i| (at[i], payload(i as u64)));
+    assert_eq!(frames, wanted);
 }
 
 #[test]

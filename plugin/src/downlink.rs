@@ -31,7 +31,7 @@ const STUCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Whether the log that is there, if any, is one of another version: nothing that ticks could change would make that good.
 pub(crate) fn check_version(dir: &Path) -> Result<(), OpenError> {
-    match Reader::open(dir, &ReaderOptions::default()) {
+    match Reader::open(dir, &ReaderOptions::guarded()) {
         Err(error @ OpenError::Version { .. }) => Err(error),
         _ => Ok(()),
     }
@@ -109,11 +109,14 @@ impl Downlink {
         if !stuck {
             self.stuck_until = None;
         }
-        while left > 0 && bytes_left > 0 {
+        // Damage costs up to some milliseconds: one of them a tick, then the devices have their turn.
+        let mut costly = false;
+        while left > 0 && bytes_left > 0 && !costly {
             match reader.poll() {
                 Ok(None) => break,
                 Ok(Some(frame)) => {
                     let position = frame.position;
+                    costly = frame.repaired;
                     bytes_left = bytes_left.saturating_sub(frame.payload.len() as u64);
                     let refused = take(&frame, broker, &self.counters);
                     if let Err(refusal) = refused
@@ -134,10 +137,13 @@ impl Downlink {
                 Err(ReadError::Corrupt {
                     from, to, reason, ..
                 }) => {
+                    costly = true;
                     self.counters.add(count::DOWNLINK_CORRUPT, 1);
-                    log::error!(
-                        "the downlink log is damaged from {from} to {to} ({reason}): skipped"
-                    );
+                    if self.complaints.allows() {
+                        log::error!(
+                            "the downlink log is damaged from {from} to {to} ({reason}): skipped"
+                        );
+                    }
                 }
                 Err(error) => {
                     if self.complaints.allows() {
@@ -164,7 +170,7 @@ impl Downlink {
             return false;
         }
         self.next_look = Some(now + LOOK_EVERY);
-        match Reader::open(&self.dir, &ReaderOptions::default()) {
+        match Reader::open(&self.dir, &ReaderOptions::guarded()) {
             Ok(reader) => {
                 self.reader = Some(reader);
                 self.open_failure = None;

@@ -131,6 +131,7 @@ mod tests {
             position: 16,
             next: 64,
             payload,
+            repaired: false,
         }
     }
 

@@ -183,14 +183,14 @@ fn a_spool_of_another_version_is_refused_and_left_alone() {
     for log in ["uplink", "downlink"] {
         let cursor = spool.join(log).join("cursor");
         let old = fs::read(&cursor).expect("the log's cursor page");
-        // docs/handoff-format.md: the version is at offset 8 and keeps its place.
+        // docs/handoff-format.md: the version is at offset 8 and keeps its place; a change of one byte would be mended.
         let mut other = old.clone();
-        other[8..12].copy_from_slice(&99u32.to_le_bytes());
+        other[8..12].copy_from_slice(&9999u32.to_le_bytes());
         fs::write(&cursor, &other).expect("a file");
         let log = spec()
             .option("spool_dir", spool.display().to_string())
             .start_refused();
-        assert_says(&log, &[&spool.display().to_string(), "version", "99"]);
+        assert_says(&log, &[&spool.display().to_string(), "version", "9999"]);
         assert_eq!(
             fs::read(&cursor).expect("it is there"),
             other,
