@@ -170,9 +170,7 @@ impl Bridge {
 
     /// ACL_CHECK for reading, of a client whose queue is known.
     pub(crate) fn delivers(&mut self, topic: &str, delivery: &Delivery<'_>) {
-        if self.parts.pressure.is_wanted() {
-            self.parts.pressure.delivers(topic, delivery);
-        }
+        self.parts.pressure.delivers(topic, delivery);
     }
 
     /// CONNECT (2.1): a client is there.
@@ -202,7 +200,8 @@ impl Bridge {
         let first = !std::mem::replace(&mut self.ticked, true);
         let (used, max) = uplink.fill();
         self.gate.on_tick(used, max, uplink.has_no_room());
-        let allowance = parts.pressure.allowance(queues, Instant::now());
+        let pending = parts.downlink.has_more();
+        let allowance = parts.pressure.allowance(queues, Instant::now(), pending);
         let noting = Noting {
             broker,
             pressure: RefCell::new(&mut parts.pressure),

@@ -128,21 +128,22 @@ impl Plugin {
                 CText::Text(topic) => Some(topic),
                 _ => None,
             };
-            // SAFETY: the client of this event.
-            let state = unsafe { self.queues.of(&self.broker, event.client) };
             let id = || self.client_id(event.client);
             self.guarded("ACL_CHECK", |bridge| {
                 bridge.read_check(topic, &|will| self.verdict(will));
+                if !bridge.watches_queues() {
+                    return;
+                }
+                // SAFETY: the client of this event.
+                let state = unsafe { self.queues.of(&self.broker, event.client) };
                 if let (Some(state), Some(topic)) = (state, topic) {
-                    bridge.delivers(
-                        topic,
-                        &Delivery {
-                            client: event.client.expose_provenance(),
-                            state,
-                            qos: event.qos,
-                            id: &id,
-                        },
-                    );
+                    let delivery = Delivery {
+                        client: event.client.expose_provenance(),
+                        state,
+                        qos: event.qos,
+                        id: &id,
+                    };
+                    bridge.delivers(topic, &delivery);
                 }
             });
             return neutral;

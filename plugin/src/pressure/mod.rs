@@ -34,6 +34,8 @@ use room::{Limits, Room};
 const TICK_BYTES: u64 = 4 << 20;
 /// A client that takes less than this part of its queue in `downlink_hold` is taken for hung.
 const PROGRESS_PART: u32 = 100;
+/// After so long without a look at a client, that its queue has moved at all is taken for progress.
+const UNSEEN: Duration = Duration::from_secs(1);
 
 /// Reads the queues of clients by the addresses of their records.
 pub(crate) trait Queues {
@@ -58,6 +60,13 @@ pub(crate) struct Allowance {
     pub(crate) bytes: u64,
 }
 
+impl Allowance {
+    const NONE: Allowance = Allowance {
+        messages: 0,
+        bytes: 0,
+    };
+}
+
 #[derive(Debug)]
 struct Watched {
     id: String,
@@ -66,6 +75,8 @@ struct Watched {
     since: Instant,
     /// … of which it has taken so many.
     taken: u32,
+    /// When it was looked at last.
+    seen: Instant,
     hung: bool,
     told: bool,
     /// Deliveries to it of what the last tick injected: several for each message if its subscriptions overlap.
@@ -208,14 +219,33 @@ impl Pressure {
         }
     }
 
-    /// Begins a tick: how much may be injected in it.
-    pub(crate) fn allowance(&mut self, queues: &impl Queues, now: Instant) -> Allowance {
+    /// Begins a tick: how much may be injected in it. `pending`: there is something to inject. Else nothing is looked at,
+    /// and nothing may be injected: what comes meanwhile has the next tick.
+    pub(crate) fn allowance(
+        &mut self,
+        queues: &impl Queues,
+        now: Instant,
+        pending: bool,
+    ) -> Allowance {
+        self.look_at_fresh(queues, now);
+        let allowed = if pending {
+            self.look_at_watched(queues, now)
+        } else {
+            self.holding = false;
+            Allowance::NONE
+        };
+        self.left.clear();
+        self.injected.clear();
+        self.injected_count = 0;
+        allowed
+    }
+
+    fn look_at_watched(&mut self, queues: &impl Queues, now: Instant) -> Allowance {
         let part = self.limits.part_of_tick();
         let mut allowed = Allowance {
             messages: self.per_tick.min(part.messages),
             bytes: TICK_BYTES.min(part.bytes),
         };
-        self.look_at_fresh(queues, now);
         let mut blocking = None;
         let mut watched = std::mem::take(&mut self.watched);
         watched.retain(|client, watched| {
@@ -242,9 +272,6 @@ impl Pressure {
             true
         });
         self.watched = watched;
-        self.left.clear();
-        self.injected.clear();
-        self.injected_count = 0;
         let was = std::mem::replace(&mut self.holding, blocking.is_some());
         if let (false, Some(id)) = (was, blocking) {
             self.counters.add(count::DOWNLINK_HOLDS, 1);
@@ -285,6 +312,7 @@ impl Pressure {
                 id,
                 last: state,
                 since: Instant::now(),
+                seen: Instant::now(),
                 taken: 0,
                 hung: false,
                 told: false,
@@ -299,9 +327,15 @@ impl Pressure {
         let before = std::mem::replace(&mut watched.last, state);
         let fewer = before.waiting.saturating_sub(state.waiting);
         let flushed = before.out_packets.saturating_sub(state.out_packets);
-        let others = u32::from(before.heads != state.heads);
-        watched.taken += fewer.max(flushed).max(others);
-        if watched.taken >= (self.limits.messages() / PROGRESS_PART).max(1) {
+        let part = (self.limits.messages() / PROGRESS_PART).max(1);
+        // Others may have filled it again. Whoever was not looked at for long has its chance.
+        let unseen = now.saturating_duration_since(std::mem::replace(&mut watched.seen, now));
+        let others = match before.heads != state.heads {
+            true if unseen >= UNSEEN => part,
+            changed => u32::from(changed),
+        };
+        watched.taken = watched.taken.saturating_add(fewer.max(flushed).max(others));
+        if watched.taken >= part {
             watched.taken = 0;
             watched.since = now;
             if std::mem::take(&mut watched.hung) && watched.told {

@@ -85,7 +85,7 @@ impl Setup {
     }
 
     fn tick(&mut self) -> Allowance {
-        self.pressure.allowance(&self.broker, self.now)
+        self.pressure.allowance(&self.broker, self.now, true)
     }
 
     fn dropped(&self) -> u64 {
@@ -145,9 +145,9 @@ fn who_takes_something_is_waited_for() {
     let mut setup = setup();
     setup.deliver(1, filled(1020));
     for n in 0..100 {
-        setup.now += HOLD / 2;
         // As many come from elsewhere as it takes: only the first messages differ.
         for head in 0..10 {
+            setup.now += HOLD / 20;
             let heads = (n * 10 + head, 2);
             setup.broker.0.insert(
                 1,
@@ -159,6 +159,28 @@ fn who_takes_something_is_waited_for() {
             assert_eq!(setup.tick().messages, 0, "{n}");
         }
     }
+}
+
+#[test]
+fn with_nothing_to_inject_nothing_is_looked_at_and_nobody_is_taken_for_hung() {
+    let mut setup = setup();
+    setup.deliver(1, filled(1020));
+    assert_eq!(setup.tick().messages, 0);
+    let nobody = Broker::default();
+    let idle = setup.pressure.allowance(&nobody, setup.now, false);
+    assert_eq!(idle, Allowance::NONE);
+    assert!(!setup.pressure.is_holding());
+    // It has taken all, and got as much from elsewhere.
+    setup.now += HOLD * 2;
+    let heads = (3, 4);
+    setup.broker.0.insert(
+        1,
+        QueueState {
+            heads,
+            ..filled(1020)
+        },
+    );
+    assert_eq!(setup.tick().messages, 0, "it is waited for");
 }
 
 #[test]

@@ -265,3 +265,56 @@ fn beside_a_plugin_of_unknown_kind_the_others_are_refused() {
     broker.wait_for_log("new logins are let in again");
     assert_eq!(code(&broker, Login::default()), 0);
 }
+
+/// A file system of its own.
+struct Tiny(std::path::PathBuf);
+
+impl Tiny {
+    fn mount(path: std::path::PathBuf) -> Tiny {
+        std::fs::create_dir(&path).expect("made");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=500k,mode=700", "none"])
+            .arg(&path)
+            .status();
+        assert!(
+            mounted.is_ok_and(|status| status.success()),
+            "this test mounts a small disk: run it as root"
+        );
+        Tiny(path)
+    }
+}
+
+impl Drop for Tiny {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_as_good_as_a_full_spool() {
+    for version in versions() {
+        let mut setup = Setup::new(&version);
+        setup
+            .option("spool_segment_bytes", "64KiB")
+            .option("spool_bytes_max", "8MiB");
+        let _tiny = Tiny::mount(setup.path("spool"));
+        let broker = setup.start();
+        let mut uplink = broker.uplink();
+        let mut there = Client::connect(&broker, "there", Login::default());
+        until("the disk is full", || {
+            there.publish("up/a", &[7; 4 << 10], 0);
+            broker.log().contains("refused until").then_some(())
+        });
+        assert!(broker.log().contains("its disk is full"));
+        assert_eq!(code(&broker, Login::default()), 5, "{version:?}");
+        uplink.release_all();
+        until("logins are let in again", || {
+            (code(&broker, Login::default()) == 0).then_some(())
+        });
+        // And there is room again.
+        until("the spool takes messages", || {
+            there.publish("up/a", b"again", 0);
+            (uplink.poll()? == "up/a again").then_some(())
+        });
+    }
+}
