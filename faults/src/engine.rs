@@ -260,12 +260,17 @@ fn uplink_row(run: &Run, published: &Published, patience: Duration, verdict: &Ve
         .map(|(number, _)| (*number, None))
         .collect();
     let mut reader: Reader = run.up_topic.reader();
+    let all = |reader: &Reader| {
+        let mut arrivals = as_arrivals(&run.read_before);
+        arrivals.extend(as_arrivals(&reader.messages));
+        arrivals
+    };
     settle(patience, || {
         reader.poll();
-        let counted = count::count(&acked, &as_arrivals(&reader.messages));
+        let counted = count::count(&acked, &all(&reader));
         (reader.messages.len(), counted.lost.is_empty())
     });
-    let arrivals = as_arrivals(&reader.messages);
+    let arrivals = all(&reader);
     let counted = count::count(&acked, &arrivals);
     let mut row = row(run, Direction::Uplink, &counted, verdict);
     row.sent = published.sent;

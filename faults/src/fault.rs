@@ -47,7 +47,7 @@ pub struct Plan {
     pub recovery_limit_s: f64,
     /// How long nothing new may arrive before what is missing counts as lost.
     pub patience: Duration,
-    /// Kept until the broker has ended: mounts and the like.
+    /// Kept until the broker has ended: mounts and the like. The fault reaches them by [`Run::held`].
     pub holds: Vec<Box<dyn Any>>,
 }
 

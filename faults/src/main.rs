@@ -28,6 +28,7 @@ mod engine;
 mod fault;
 mod faults;
 mod load;
+mod memory;
 mod mqtt;
 mod random;
 mod row;
@@ -71,6 +72,9 @@ struct Arguments {
     /// Copies Mosquitto's log of each fault that failed into this folder.
     #[arg(long, value_name = "DIR")]
     logs: Option<PathBuf>,
+    /// Writes what memory the processes had, each second of the faults that look at it, into this folder.
+    #[arg(long, value_name = "DIR")]
+    rss: Option<PathBuf>,
     /// The line above the Markdown table: date and versions.
     #[arg(long, default_value = "", hide = true)]
     made: String,
@@ -112,6 +116,9 @@ fn wanted(arguments: &Arguments) -> Result<Vec<&'static Fault>, String> {
 }
 
 fn ledger(arguments: &Arguments) -> Result<bool, String> {
+    if let Some(dir) = &arguments.rss {
+        memory::write_into(dir).map_err(|problem| format!("{}: {problem}", dir.display()))?;
+    }
     let started = Instant::now();
     let rows = schedule::run_all(
         &wanted(arguments)?,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use harness::rocketmq::OwnRocketMq;
 use harness::wait::within;
-use harness::{Broker, Produced, Topic, eventually};
+use harness::{Broker, Produced, Stored, Topic, eventually};
 
 use crate::count::Episode;
 use crate::fault::Backbone;
@@ -36,6 +36,8 @@ pub struct Run {
     pub(crate) episodes: Vec<Episode>,
     pub(crate) notes: Vec<String>,
     pub(crate) uncounted: Vec<(i64, i64)>,
+    /// What was read of [`Run::up_topic`] before that was deleted.
+    pub(crate) read_before: Vec<Stored>,
     began_ms: Option<i64>,
     // Last, so that the broker has ended before a disk goes.
     held: Vec<Box<dyn Any>>,
@@ -61,6 +63,7 @@ impl Run {
             notes: Vec::new(),
             uncounted: Vec::new(),
             random: Random::seeded(name),
+            read_before: Vec::new(),
             began_ms: None,
             held,
         }

@@ -1,12 +1,19 @@
 //! The faults, one file for each kind.
 
+mod away;
 mod backlog;
+mod busy;
+mod clock;
+mod disk;
 mod flip;
 mod kill;
+mod network;
 mod power;
 mod service;
 mod spool;
 mod stop;
+mod switch;
+mod topic;
 
 use crate::fault::Fault;
 
@@ -30,6 +37,15 @@ pub static ALL: &[&Fault] = &[
     &service::RELOADED,
     &service::STORM,
     &backlog::BACKLOG_50000,
+    &network::PACKETS_DROPPED,
+    &away::MINUTE,
+    &away::TEN_MINUTES,
+    &busy::SLOW_AND_BUSY,
+    &switch::MASTER,
+    &topic::DELETED,
+    &topic::AUTO_CREATED,
+    &disk::FULL_DISK,
+    &clock::SET_BACK,
 ];
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ pub struct DownlinkLoad {
     topic: Topic,
     rate: Rate,
     stop_producing: Arc<AtomicBool>,
+    gate: Arc<RwLock<()>>,
     stop_receiving: Arc<AtomicBool>,
     stored: Arc<AtomicUsize>,
     arrivals: Arrivals,
@@ -47,6 +48,7 @@ impl DownlinkLoad {
             topic: topic.clone(),
             rate,
             stop_producing: Arc::default(),
+            gate: Arc::default(),
             stop_receiving: Arc::default(),
             stored: Arc::default(),
             arrivals: Arrivals::default(),
@@ -112,6 +114,7 @@ impl DownlinkLoad {
                 topic: self.topic.clone(),
                 per_s: self.rate.downlink_per_s,
                 stop: Arc::clone(&self.stop_producing),
+                gate: Arc::clone(&self.gate),
                 stored: Arc::clone(&self.stored),
             };
             self.producers
@@ -126,6 +129,11 @@ impl DownlinkLoad {
             .drain(..)
             .map(|thread| thread.join().expect("a producer's thread"));
         self.accounts.extend(accounts);
+    }
+
+    /// While this is kept, no producer has a message on its way.
+    pub fn pause(&self) -> RwLockWriteGuard<'_, ()> {
+        self.gate.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many RocketMQ has stored so far.

@@ -1,8 +1,8 @@
 //! One stream of messages into RocketMQ, by RocketMQ's own Java producer: one at a time, so that their order is certain.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use harness::{Produced, Topic};
@@ -28,6 +28,8 @@ pub(crate) struct Producer {
     pub(crate) topic: Topic,
     pub(crate) per_s: u32,
     pub(crate) stop: Arc<AtomicBool>,
+    /// Entered for each sending.
+    pub(crate) gate: Arc<RwLock<()>>,
     pub(crate) stored: Arc<AtomicUsize>,
 }
 
@@ -43,7 +45,11 @@ impl Producer {
             let message = Produced::new(body((self.device, sequence), attempt))
                 .keys(&self.device.to_string())
                 .queue(queue);
-            if self.topic.try_produce(message, SEND_LIMIT) {
+            let sent = {
+                let _entered = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+                self.topic.try_produce(message, SEND_LIMIT)
+            };
+            if sent {
                 account.acked.insert(sequence, (attempt, now_ms()));
                 account.sent += 1;
                 self.stored.fetch_add(1, Ordering::Relaxed);

@@ -9,10 +9,12 @@ use crate::broker::free_port;
 use crate::child::ChildGuard;
 use crate::environment::required_path;
 use crate::probe::{Replicas, replicas};
-use crate::wait::within;
+use crate::wait::{comes_true, within};
 
 // JVMs that start beside others on two cores take their time.
-const START_LIMIT: Duration = Duration::from_secs(150);
+const START_LIMIT: Duration = Duration::from_secs(300);
+/// A broker that came back is slow to be asked in.
+const SYNC_LIMIT: Duration = Duration::from_secs(240);
 
 /// Which of the two brokers; neither is the master by nature.
 pub type Number = usize;
@@ -107,9 +109,15 @@ impl RocketMqPair {
 
     /// Waits until there is a master, and the other one has all that the master has.
     pub fn wait_until_in_sync(&self) {
-        within(START_LIMIT, "both brokers are in sync", || {
-            (self.replicas()?.in_sync == 2 && self.master().is_some()).then_some(())
+        let mut seen = None;
+        let in_sync = comes_true(SYNC_LIMIT, || {
+            seen = self.replicas();
+            seen.as_ref().is_some_and(|seen| seen.in_sync == 2) && self.master().is_some()
         });
+        assert!(
+            in_sync,
+            "both brokers are not in sync within {SYNC_LIMIT:?}: {seen:?}"
+        );
     }
 }
 
@@ -143,7 +151,7 @@ fn broker_conf(home: &Path, port: u16, namesrv: &str, controller: &str) -> Strin
          autoCreateTopicEnable=true\nautoCreateSubscriptionGroup=true\n\
          enableControllerMode=true\ncontrollerAddr={controller}\nstorePathEpochFile={home}/store/epoch\n\
          storePathBrokerIdentity={home}/store/identity\ninSyncReplicas=2\nminInSyncReplicas=1\nallAckInSyncStateSet=true\n\
-         brokerHeartbeatInterval=500\ncontrollerHeartBeatTimeoutMills=3000\nhaSendHeartbeatInterval=1000\n"
+         brokerHeartbeatInterval=500\ncontrollerHeartBeatTimeoutMills=5000\nhaSendHeartbeatInterval=1000\n"
     )
 }
 

@@ -1,0 +1,54 @@
+//! The master of a pair of brokers dies, and its slave becomes the master.
+
+use harness::eventually;
+use harness::rig::RocketMqPair;
+
+use crate::fault::{Backbone, Fault, Plan, RocketMq};
+use crate::run::Run;
+
+impl Backbone for RocketMqPair {
+    fn namesrv(&self) -> String {
+        RocketMqPair::namesrv(self)
+    }
+
+    fn as_any(&mut self) -> &mut dyn std::any::Any {
+        self
+    }
+}
+
+pub(super) static MASTER: Fault = Fault {
+    name: "master-switched",
+    about: "RocketMQ's master killed, and its slave takes over; the old one comes back as slave, and then takes over itself",
+    seconds: 200,
+    quick: false,
+    plan: || Plan {
+        rocketmq: RocketMq::Made(Box::new(|| Box::new(RocketMqPair::start()))),
+        // A new master knows what was consumed as the old one told it, seconds ago.
+        repeats_max: 2_000,
+        ..Plan::own_rocketmq()
+    },
+    inject: |run| {
+        for _ in 0..2 {
+            switch(run);
+        }
+    },
+};
+
+fn switch(run: &mut Run) {
+    let pair: &mut RocketMqPair = run.backbone();
+    // Until then, what is acknowledged may be on one broker alone, as RocketMQ's own rules have it.
+    pair.wait_until_in_sync();
+    let old = eventually("RocketMQ has a master", || pair.master());
+    run.begins();
+    let pair: &mut RocketMqPair = run.backbone();
+    pair.kill_broker(old);
+    eventually("the slave has become master", || {
+        pair.master().filter(|master| *master != old)
+    });
+    run.ends_when_rocketmq_answers();
+    run.flow();
+    let pair: &mut RocketMqPair = run.backbone();
+    pair.start_broker(old);
+    pair.wait_until_in_sync();
+    run.flow();
+}
