@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use protocol::config::seal;
+
 /// A file or directory of the spool that could not be written.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -33,9 +35,16 @@ pub(crate) fn make_dir(dir: &Path) -> Result<(), SpoolError> {
         .map_err(failed("make the directory", dir))
 }
 
-/// Replaces `options.conf`, whole or not at all: the sidecar may read it at any moment.
+/// Replaces `options.conf`, and first the copy that serves when that is damaged.
 pub(crate) fn write_options(dir: &Path, text: &str) -> Result<(), SpoolError> {
-    let path = dir.join("options.conf");
+    let sealed = seal(text);
+    replace(dir, "options.conf.copy", &sealed)?;
+    replace(dir, "options.conf", &sealed)
+}
+
+/// Whole or not at all: the sidecar may read it at any moment.
+fn replace(dir: &Path, name: &str, text: &str) -> Result<(), SpoolError> {
+    let path = dir.join(name);
     let fresh = dir.join("options.conf.new");
     let write = || -> io::Result<()> {
         let mut file = OpenOptions::new()
@@ -67,10 +76,10 @@ mod tests {
         let mode = |path: &Path| path.metadata().expect("there").permissions().mode() & 0o777;
         assert_eq!(mode(&dir), 0o700);
         assert_eq!(mode(&dir.join("options.conf")), 0o600);
-        assert_eq!(
-            fs::read_to_string(dir.join("options.conf")).expect("read"),
-            "node_id y\n"
-        );
+        for name in ["options.conf", "options.conf.copy"] {
+            let text = fs::read_to_string(dir.join(name)).expect("read");
+            assert_eq!(text, seal("node_id y\n"), "{name}");
+        }
         assert!(!dir.join("options.conf.new").exists());
     }
 

@@ -13,6 +13,7 @@ pub mod mosquitto_conf;
 mod nearest;
 mod node;
 mod options;
+mod sealed;
 pub(crate) mod units;
 mod values;
 
@@ -24,6 +25,7 @@ pub use choices::{Layout, Level, SidecarMode, SpoolFull, SpoolSync, StartFrom, W
 pub use errors::{ConfigError, ConfigErrors};
 pub use lines::parse_options_file;
 pub use options::names as option_names;
+pub use sealed::{is_sound, seal};
 
 use crate::rules::{DownlinkRule, UplinkRule};
 

@@ -11,6 +11,7 @@
 mod downlink;
 pub mod rocketmq_name;
 mod table;
+mod table_lines;
 mod tags;
 mod template;
 mod tokens;

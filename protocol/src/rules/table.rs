@@ -1,14 +1,17 @@
 //! The rule table of a spool, `rules.table`: every uplink rule that the spool ever knew, by number.
 //!
 //! Frames carry the numbers, so that a message goes by the rule under which it was accepted, also after a restart with
-//! other rules. One line a rule, `<id>\t<rule text>\n`, only ever appended and synced before the id is used. A last line
-//! without its end is one that was being written when the machine stopped: nothing refers to it, and it is cut off.
+//! other rules. Rules are only ever appended (as [`super::table_lines`] says, each twice), and synced before the id is used. A last
+//! line without its end is one that was being written when the machine stopped: nothing refers to it, and it is cut off. Where
+//! one copy of a rule is damaged, the other one serves, and the writer writes the table anew when it opens it.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use super::table_lines::{self, Lines};
 
 /// What can be wrong with a rule table.
 #[derive(Debug, thiserror::Error)]
@@ -22,7 +25,7 @@ pub enum TableError {
         /// Why.
         source: io::Error,
     },
-    /// A line is not `<id>\t<rule>`, or an id stands there twice.
+    /// A rule has no good copy left, or an id stands for two.
     #[error(
         "rule table {path} line {line}: {problem}; restore the file, or move the spool directory away (what it holds is lost then)",
         path = .path.display()
@@ -78,15 +81,18 @@ impl RuleTable {
         if whole.len() < bytes.len() {
             file.set_len(whole.len() as u64).map_err(fail)?;
         }
+        let lines = parse(&path, whole)?;
+        if lines.is_damaged {
+            file = write_anew(&path, &lines).map_err(fail)?;
+        }
         file.seek(SeekFrom::End(0)).map_err(fail)?;
         // The name must be as durable as the ids that will be handed out.
         sync_parent(&path).map_err(fail)?;
-        let (ids, texts) = parse(&path, whole)?;
         Ok(RuleTable {
             path,
             file: Some(file),
-            ids,
-            texts,
+            ids: lines.ids,
+            texts: lines.texts,
         })
     }
 
@@ -120,7 +126,8 @@ impl RuleTable {
                 });
             }
         };
-        (self.ids, self.texts) = parse(&self.path, whole_lines(&bytes))?;
+        let lines = parse(&self.path, whole_lines(&bytes))?;
+        (self.ids, self.texts) = (lines.ids, lines.texts);
         Ok(())
     }
 
@@ -160,7 +167,7 @@ impl RuleTable {
             last = last
                 .checked_add(1)
                 .ok_or_else(|| TableError::Full(self.path.clone()))?;
-            lines.push_str(&format!("{last}\t{text}\n"));
+            lines.push_str(&table_lines::encode(last, text));
             added.insert(text, last);
             found.push(last);
         }
@@ -233,32 +240,32 @@ fn sync_parent(path: &Path) -> io::Result<()> {
     }
 }
 
-type Maps = (HashMap<String, u32>, HashMap<u32, String>);
+fn parse(path: &Path, bytes: &[u8]) -> Result<Lines, TableError> {
+    table_lines::parse(bytes).map_err(|bad| TableError::Corrupt {
+        path: path.to_owned(),
+        line: bad.line,
+        problem: bad.problem,
+    })
+}
 
-fn parse(path: &Path, bytes: &[u8]) -> Result<Maps, TableError> {
-    let (mut ids, mut texts) = Maps::default();
-    let lines = bytes
-        .strip_suffix(b"\n")
+/// Replaces a table of which copies are damaged, whole or not at all: the sidecar may read it at any moment.
+fn write_anew(path: &Path, lines: &Lines) -> io::Result<File> {
+    let fresh = path.with_extension("table.new");
+    let mut sorted: Vec<_> = lines.texts.iter().collect();
+    sorted.sort_unstable();
+    let text: String = sorted
         .into_iter()
-        .flat_map(|bytes| bytes.split(|byte| *byte == b'\n'));
-    for (index, line) in lines.enumerate() {
-        let corrupt = |problem| TableError::Corrupt {
-            path: path.to_owned(),
-            line: index + 1,
-            problem,
-        };
-        let line = std::str::from_utf8(line).map_err(|_| corrupt("is not UTF-8"))?;
-        let (id, text) = line
-            .split_once('\t')
-            .ok_or_else(|| corrupt("is not an id, a tab and a rule"))?;
-        let id = id
-            .parse::<u32>()
-            .map_err(|_| corrupt("does not begin with an id"))?;
-        if texts.insert(id, text.to_owned()).is_some() {
-            return Err(corrupt("has an id that an earlier line has"));
-        }
-        // A rule under two ids is harmless: both lead to it, and new messages get the first.
-        ids.entry(text.to_owned()).or_insert(id);
-    }
-    Ok((ids, texts))
+        .map(|(id, text)| table_lines::encode(*id, text))
+        .collect();
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&fresh, path)?;
+    Ok(file)
 }

@@ -5,13 +5,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use protocol::config::{Config, parse_options_file};
+use anyhow::Context as _;
+use protocol::config::{Config, is_sound, parse_options_file};
 
 use super::{EXIT_CONFIG, Failure, WATCH_EVERY};
 use crate::signals::Stop;
 
 /// The file that the plugin writes.
 const FILE: &str = "options.conf";
+/// The same once more, for when a byte of that is damaged.
+const COPY: &str = "options.conf.copy";
 
 /// The configuration of a spool.
 ///
@@ -19,8 +22,25 @@ const FILE: &str = "options.conf";
 /// When there is none, or it is wrong; the text names the file.
 pub(crate) fn read_config(spool_dir: &Path) -> anyhow::Result<Config> {
     let path = spool_dir.join(FILE);
-    let text = std::fs::read_to_string(&path)
-        .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
+    let mut bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
+    if !is_sound(&bytes) {
+        let copy = spool_dir.join(COPY);
+        log::warn!(
+            "{} is damaged (its checksum is wrong); taking {}. Mosquitto writes both anew when it starts",
+            path.display(),
+            copy.display()
+        );
+        bytes = std::fs::read(&copy)
+            .ok()
+            .filter(|bytes| is_sound(bytes))
+            .with_context(|| {
+                format!(
+                    "{} and its copy are damaged: start Mosquitto again, which writes them anew",
+                    path.display()
+                )
+            })?;
+    }
+    let text = String::from_utf8(bytes).with_context(|| path.display().to_string())?;
     parse(&text).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
 }
 
@@ -137,6 +157,20 @@ mod tests {
     use super::*;
 
     const OPTIONS: &str = "namesrv 127.0.0.1:9876\nnode_id edge-1\n";
+
+    #[test]
+    fn a_damaged_file_is_not_believed_and_its_copy_serves() {
+        let dir = tempfile::tempdir().unwrap();
+        let sealed = protocol::config::seal(OPTIONS);
+        let damaged = sealed.replace("edge-1", "edge-2");
+        std::fs::write(dir.path().join(FILE), &damaged).unwrap();
+        let error = read_config(dir.path()).unwrap_err();
+        assert!(error.to_string().contains("damaged"), "{error}");
+        std::fs::write(dir.path().join(COPY), &sealed).unwrap();
+        assert_eq!(read_config(dir.path()).unwrap().node_id, "edge-1");
+        std::fs::write(dir.path().join(COPY), &damaged).unwrap();
+        assert!(read_config(dir.path()).is_err());
+    }
 
     fn replace(dir: &Path, text: &str) {
         let new = dir.join("options.new");
