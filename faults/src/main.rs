@@ -34,10 +34,12 @@ mod random;
 mod row;
 mod run;
 mod schedule;
+mod self_test;
+mod soak;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 
@@ -63,6 +65,12 @@ struct Arguments {
     /// How many faults run side by side.
     #[arg(long, default_value_t = 3, value_name = "N")]
     jobs: usize,
+    /// Tries the ledger itself on a sidecar that loses messages on purpose.
+    #[arg(long, conflicts_with_all = ["only", "quick"])]
+    self_test: bool,
+    /// Runs a soak of this many minutes in the place of the ledger.
+    #[arg(long, value_name = "MINUTES", conflicts_with_all = ["only", "quick", "self_test"])]
+    soak: Option<u64>,
     /// Writes the rows as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -88,6 +96,13 @@ fn main() -> ExitCode {
             println!("{:<24} {quick:<6} {}", fault.name, fault.about);
         }
         return ExitCode::SUCCESS;
+    }
+    if arguments.self_test {
+        return if self_test::run(&Grounds::new(arguments.logs)) {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        };
     }
     match ledger(&arguments) {
         Ok(true) => ExitCode::SUCCESS,
@@ -120,11 +135,11 @@ fn ledger(arguments: &Arguments) -> Result<bool, String> {
         memory::write_into(dir).map_err(|problem| format!("{}: {problem}", dir.display()))?;
     }
     let started = Instant::now();
-    let rows = schedule::run_all(
-        &wanted(arguments)?,
-        arguments.jobs.max(1),
-        Grounds::new(arguments.logs.clone()),
-    );
+    let grounds = Grounds::new(arguments.logs.clone());
+    let rows = match arguments.soak {
+        Some(minutes) => soak::run(Duration::from_secs(minutes * 60), &grounds),
+        None => schedule::run_all(&wanted(arguments)?, arguments.jobs.max(1), grounds),
+    };
     println!("{}", row::table(&rows));
     if let Some(path) = &arguments.json {
         let text = row::json(&rows).map_err(|problem| problem.to_string())?;

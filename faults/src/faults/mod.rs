@@ -8,6 +8,7 @@ mod disk;
 mod flip;
 mod kill;
 mod network;
+mod outage_kill;
 mod power;
 mod service;
 mod spool;
@@ -17,11 +18,14 @@ mod topic;
 
 use crate::fault::Fault;
 
+pub(crate) use outage_kill::SIDECAR as KILL_SIDECAR_IN_OUTAGE;
+
 /// All of them, in the order of the table. The rotation of Mosquitto's versions goes by it, too.
 pub static ALL: &[&Fault] = &[
     &kill::SIDECAR,
     &kill::MOSQUITTO,
     &kill::BOTH,
+    &outage_kill::SIDECAR,
     &kill::ROCKETMQ_BROKER,
     &kill::NAMESRV,
     &stop::SIDECAR,
