@@ -296,3 +296,6 @@ fn matches(rule: &UplinkRule, topic: &str) -> bool {
     trie.matches(topic, |()| found = true);
     is_filter && found
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,6 +38,10 @@ const BLINKS: usize = 5;
 const PAUSE: Duration = Duration::from_millis(500);
 /// With more topics than this (templates can make many), those that rest are forgotten.
 const TOPICS_MAX: usize = 1024;
+/// So much of a damaged stretch is kept as a dead letter.
+const DAMAGE_BYTES_MAX: usize = 1 << 20;
+/// Dead letters are written when they hold so much memory, however few they are.
+const LETTERS_BYTES_MAX: usize = 8 << 20;
 /// What a message holds in memory besides its bytes, about.
 const OVERHEAD: u64 = 600;
 
@@ -64,6 +68,7 @@ struct Dealer {
     held: usize,
     /// Dead letters not yet written, and the tickets and counters that wait for that.
     letters: Vec<Letter>,
+    letters_bytes: usize,
     buried: Vec<(u64, Option<Arc<Rule>>)>,
 }
 
@@ -103,6 +108,7 @@ impl Intake {
             topics: HashMap::new(),
             held: 0,
             letters: Vec::new(),
+            letters_bytes: 0,
             buried: Vec::new(),
         };
         Intake {
@@ -147,7 +153,10 @@ impl Intake {
             match self.reader.poll() {
                 Ok(Some(frame)) => self.dealer.take(&frame),
                 Ok(None) => break,
-                Err(ReadError::Corrupt { from, to, reason }) => self.dealer.skip(from, to, &reason),
+                Err(ReadError::Corrupt { from, to, reason }) => {
+                    let raw = self.reader.raw(from, to, DAMAGE_BYTES_MAX);
+                    self.dealer.skip(from, to, &reason, &raw);
+                }
                 Err(error) => {
                     log::error!("the hand-off log can't be read, trying again: {error}");
                     self.dealer.deal();
@@ -317,17 +326,30 @@ impl Dealer {
             returned.reason,
         );
         letter.time_ms = returned.returned_at_ms;
-        self.letters.push(letter);
-        self.buried.push((ticket, None));
-        self.held += 1;
+        self.keep(letter, returned.payload.len(), ticket, None);
     }
 
-    fn skip(&mut self, from: Position, to: Position, reason: &str) {
+    /// What can't be mended is kept as it is, for whoever can make something of it.
+    fn skip(&mut self, from: Position, to: Position, reason: &str, raw: &[u8]) {
         self.shared.metrics.corrupt_frames.fetch_add(1, Relaxed);
         log::error!(
             "the hand-off log is damaged from {from} to {to} and read on behind it: {reason}"
         );
-        self.shared.window.open(to, 0, 0);
+        let ticket = self
+            .shared
+            .window
+            .open(to, u32::from(!raw.is_empty()), raw.len() as u64);
+        if raw.is_empty() {
+            return;
+        }
+        let mut reason = format!("the uplink log is damaged from {from} to {to}: {reason}");
+        let kept = raw.len() as u64;
+        if kept < to - from {
+            reason += &format!("; the first {kept} bytes are kept");
+        }
+        let identity = self.identity(from);
+        let letter = Letter::of_frame(Direction::Uplink, &identity, raw, None, "", &reason);
+        self.keep(letter, raw.len(), ticket, None);
     }
 
     fn bury(
@@ -350,9 +372,18 @@ impl Dealer {
             text,
             reason,
         );
+        self.keep(letter, frame.payload.len(), ticket, rule);
+    }
+
+    /// Has a letter written, at the next deal or, when many bytes have come together, at once.
+    fn keep(&mut self, letter: Letter, bytes: usize, ticket: u64, rule: Option<Arc<Rule>>) {
         self.letters.push(letter);
+        self.letters_bytes += bytes;
         self.buried.push((ticket, rule));
         self.held += 1;
+        if self.letters_bytes > LETTERS_BYTES_MAX {
+            self.write_letters();
+        }
     }
 
     fn hold(&mut self, topic: &str, item: Item) {
@@ -420,6 +451,7 @@ impl Dealer {
             std::thread::sleep(PAUSE);
         }
         self.letters.clear();
+        self.letters_bytes = 0;
         for (_, rule) in &self.buried {
             if let Some(rule) = rule {
                 rule.counters.dead.fetch_add(1, Relaxed);

@@ -11,6 +11,8 @@ use rocketmq::{Consumer, Error, Outgoing, Queue, StartAt, Subscription};
 
 use super::*;
 
+mod returned;
+
 type Verdict = dyn Fn(&State, &Queue, &[Outgoing]) -> Result<(), Error> + Send + Sync;
 
 /// RocketMQ as far as the uplink sees it.

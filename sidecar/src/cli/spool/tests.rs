@@ -166,13 +166,13 @@ fn the_status_counts_what_waits_and_tells_damage() {
     let found = look(dir.path(), Direction::Uplink).unwrap().unwrap();
     assert_eq!((found.waiting_messages, found.oldest_ms), (2, Some(1_000)));
     assert!(found.damaged.is_empty());
-    // Both processes are gone, and a byte of the first waiting frame is another.
+    // Both processes are gone, and more of the first waiting frame is damaged than can be mended.
     drop((up, down));
     let path = dir.path().join("uplink/segment-0000000000");
     let mut bytes = std::fs::read(&path).unwrap();
     let json = serde_json::to_value(&found).unwrap();
     let at = 64 + usize::try_from(json["released"].as_u64().unwrap()).unwrap() + 70;
-    bytes[at] ^= 1;
+    bytes[at..at + 24].fill(0xAA);
     std::fs::write(&path, bytes).unwrap();
     let found = look(dir.path(), Direction::Uplink).unwrap().unwrap();
     assert_eq!((found.waiting_messages, found.damaged.len()), (1, 1));
