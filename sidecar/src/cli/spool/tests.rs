@@ -171,7 +171,7 @@ fn the_status_counts_what_waits_and_tells_damage() {
     let path = dir.path().join("uplink/segment-0000000000");
     let mut bytes = std::fs::read(&path).unwrap();
     let json = serde_json::to_value(&found).unwrap();
-    let at = 64 + usize::try_from(json["released"].as_u64().unwrap()).unwrap() + 70;
+    let at = 64 + usize::try_from(json["released"].as_u64().unwrap()).unwrap() + 20;
     bytes[at..at + 24].fill(0xAA);
     std::fs::write(&path, bytes).unwrap();
     let found = look(dir.path(), Direction::Uplink).unwrap().unwrap();
