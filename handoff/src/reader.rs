@@ -226,6 +226,13 @@ impl Reader {
         self.released_frames
     }
 
+    /// How many frames of the log lie before `position`, which is not released yet and was polled: see [`Reader::released_frames`].
+    pub fn frames_before(&self, position: Position) -> u64 {
+        let behind = self.polled.partition_point(|(next, _)| *next <= position);
+        let last = behind.checked_sub(1).and_then(|at| self.polled.get(at));
+        last.map_or(self.released_frames, |(_, frames)| *frames)
+    }
+
     /// At the end the number of frames before it is known, and so how many were in the damaged stretches.
     fn count_lost(&mut self) {
         let counted = self.cursor.words().end_frames.get(self.position);

@@ -20,7 +20,7 @@ use crate::login_gate::LoginGate;
 use crate::pressure::{Delivery, Pressure, Queues};
 use crate::sidecar::Supervisor;
 use crate::spool;
-use crate::uplink::{Outcome, Uplink, Wanted};
+use crate::uplink::{Outcome, Uplink, Wanted, now_ms};
 use crate::wake::{Bell, Method, Wake};
 use crate::wills::{Verdict, WillTracker};
 
@@ -198,6 +198,7 @@ impl Bridge {
         let uplink = &mut parts.uplink;
         self.wills.on_tick(verdict, &mut |will| uplink.will(will));
         let first = !std::mem::replace(&mut self.ticked, true);
+        parts.counters.set(count::LAST_TICK_MS, now_ms());
         let (used, max) = uplink.fill();
         self.gate.on_tick(used, max, uplink.has_no_room());
         let pending = parts.downlink.has_more();

@@ -19,6 +19,7 @@ use protocol::message::Message;
 use protocol::trie::validate_topic;
 
 use crate::inject::{InjectError, Injector};
+use crate::ledger;
 use crate::limit::Limit;
 use crate::pressure::Allowance;
 use crate::refusal::{GiveBack, Refusal, give_back};
@@ -102,6 +103,7 @@ impl Downlink {
         };
         if let Some(position) = self.injected.take() {
             reader.release(position);
+            ledger::damaged(&self.counters, reader);
         }
         let (before, epoch) = (reader.position(), reader.epoch());
         let mut left = if stuck { 0 } else { allowed.messages };
@@ -172,6 +174,7 @@ impl Downlink {
         self.next_look = Some(now + LOOK_EVERY);
         match Reader::open(&self.dir, &ReaderOptions::guarded()) {
             Ok(reader) => {
+                ledger::begin_downlink(&self.counters, &reader);
                 self.reader = Some(reader);
                 self.open_failure = None;
                 true
@@ -197,7 +200,7 @@ fn take(frame: &Frame<'_>, broker: &impl Injector, counters: &Counters) -> Resul
         Err(InjectError::Expired) => count::DOWNLINK_EXPIRED,
         Err(error) => return Err(Refusal::NotInjected(error)),
     };
-    counters.add(counter, 1);
+    ledger::ended(counters, counter, frame);
     Ok(())
 }
 
@@ -212,7 +215,7 @@ fn refuse(
 ) -> bool {
     let kept = give_back(frame, epoch, refusal, uplink);
     if kept.is_ok() {
-        counters.add(count::DOWNLINK_FAILED, 1);
+        ledger::ended(counters, count::DOWNLINK_FAILED, frame);
     }
     if complaints.allows() {
         let topic = Message::decode(frame.payload).map_or("", |message| message.topic);

@@ -21,6 +21,7 @@ mod events;
 #[allow(unsafe_code)]
 mod ffi;
 mod inject;
+mod ledger;
 mod limit;
 mod logger;
 mod login_gate;

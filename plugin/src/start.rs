@@ -13,6 +13,7 @@ use crate::bridge::{Bridge, Parts};
 use crate::broker_conf::BrokerConf;
 use crate::downlink::{self, Downlink};
 use crate::events::BrokerVersion;
+use crate::ledger;
 use crate::logger::LogQueue;
 use crate::pressure::Pressure;
 use crate::sidecar::{self, BinaryError, Command, Supervisor};
@@ -86,6 +87,7 @@ pub(crate) fn start(
     let mut table = RuleTable::open(config.spool_dir.join("rules.table"))?;
     let wanted = Rc::new(Wanted::new(&config.uplink, &mut table)?);
     let counters = Rc::new(counters(&config, around)?);
+    ledger::begin_uplink(&counters, &writer);
     spool::write_options(&config.spool_dir, &config.effective_options())?;
 
     let uplink = Uplink::new(writer, wanted, config.spool_full, Rc::clone(&counters));
@@ -111,7 +113,8 @@ pub(crate) fn start(
 }
 
 fn counters(config: &Config, around: &Surroundings) -> Result<Counters, OpenError> {
-    let counters = Counters::create(&config.spool_dir.join("plugin.counters"), count::COUNT)?;
+    let counters = Counters::keep(&config.spool_dir.join("plugin.counters"), count::COUNT)?;
+    counters.set(count::WAKEUP, 0);
     counters.set(count::BROKER_VERSION, around.version.as_number());
     counters.set(count::STARTED_AT_MS, now_ms());
     Ok(counters)

@@ -15,6 +15,7 @@ use protocol::rules::{RuleTable, TableError, UplinkRule};
 use protocol::trie::TopicTrie;
 
 use crate::events::Publish;
+use crate::ledger;
 use crate::limit::Limit;
 use crate::refusal::GiveBack;
 use crate::wills::Will;
@@ -224,8 +225,7 @@ impl Uplink {
         };
         match result {
             Ok(_) => {
-                self.counters.add(count::UPLINK_APPENDED, 1);
-                self.counters.add(count::UPLINK_BYTES, len as u64);
+                ledger::appended(&self.counters, len as u64, &self.writer);
                 self.complaints.full = false;
                 self.no_room = None;
                 Outcome::Kept
@@ -286,7 +286,7 @@ impl GiveBack for Uplink {
         }
         self.writer
             .append_with(len, |frame| returned.encode_into(frame))
-            .map(drop)
+            .map(|_| ledger::returned(&self.counters, &self.writer))
     }
 }
 

@@ -47,6 +47,48 @@ pub const DOWNLINK_QUEUE_DROPPED: usize = 20;
 pub const DOWNLINK_HOLDS: usize = 21;
 /// Downlink messages whose expiry passed while they waited in the log.
 pub const DOWNLINK_EXPIRED: usize = 22;
+/// Messages that came down and could not be injected, given back over the uplink log.
+pub const UPLINK_RETURNED: usize = 23;
+/// Publishes in the midst of which Mosquitto was killed: neither kept nor acknowledged.
+pub const UPLINK_INTERRUPTED: usize = 24;
+/// Messages counted as appended or returned that the uplink log no longer had at the next start: lost with the machine's power.
+pub const UPLINK_LOST: usize = 25;
+/// Messages that were in damaged stretches of the downlink log.
+pub const DOWNLINK_DAMAGED: usize = 26;
+/// When the broker ticked last: milliseconds of the Unix epoch. An idle broker need not.
+pub const LAST_TICK_MS: usize = 27;
+/// The uplink log that is counted, by its epoch.
+pub const UPLINK_LOG_EPOCH: usize = 28;
+/// How many frames of it are counted.
+pub const UPLINK_LOG_FRAMES: usize = 29;
+/// `UPLINK_APPENDED` + `UPLINK_RETURNED` − `UPLINK_LOST` − the frames of the log, wrapping: 0 unless logs or counters were made anew.
+pub const UPLINK_LOG_BASE: usize = 30;
+/// The downlink log that is counted, by its epoch.
+pub const DOWNLINK_LOG_EPOCH: usize = 31;
+/// Everything before this position of it is counted.
+pub const DOWNLINK_LOG_POSITION: usize = 32;
+/// How many of its frames are counted.
+pub const DOWNLINK_LOG_FRAMES: usize = 33;
+/// The downlink's final counters less the frames of the log, wrapping: as `UPLINK_LOG_BASE`.
+pub const DOWNLINK_LOG_BASE: usize = 34;
+
+/// What a publish ends in, which `UPLINK_MATCHED` has counted when it began. Exactly one of them.
+pub const UPLINK_ENDS: &[usize] = &[
+    UPLINK_APPENDED,
+    UPLINK_DROPPED_QOS0_FULL,
+    UPLINK_DROPPED_FULL,
+    UPLINK_REFUSED,
+    UPLINK_TOO_LARGE,
+    UPLINK_ERRORS,
+    UPLINK_INTERRUPTED,
+];
+/// What a frame of the downlink log ends in. Exactly one of them.
+pub const DOWNLINK_ENDS: &[usize] = &[
+    DOWNLINK_INJECTED,
+    DOWNLINK_EXPIRED,
+    DOWNLINK_FAILED,
+    DOWNLINK_DAMAGED,
+];
 
 /// Names of the counters, by index.
 pub const NAMES: &[&str] = &[
@@ -73,9 +115,21 @@ pub const NAMES: &[&str] = &[
     "downlink_queue_dropped",
     "downlink_holds",
     "downlink_expired",
+    "uplink_returned",
+    "uplink_interrupted",
+    "uplink_lost",
+    "downlink_damaged",
+    "last_tick_ms",
+    "uplink_log_epoch",
+    "uplink_log_frames",
+    "uplink_log_base",
+    "downlink_log_epoch",
+    "downlink_log_position",
+    "downlink_log_frames",
+    "downlink_log_base",
 ];
 
-const _: () = assert!(NAMES.len() == DOWNLINK_EXPIRED + 1);
+const _: () = assert!(NAMES.len() == DOWNLINK_LOG_BASE + 1);
 
 /// How many counters there are: the size to create the page with.
 pub const COUNT: usize = NAMES.len();

@@ -14,7 +14,7 @@ use rocketmq::{Backbone, Settings};
 use crate::dead_letter::DeadLetters;
 use crate::dead_letter::replay::Replayer;
 use crate::downlink::{self, DownlinkHandle};
-use crate::metrics::Metrics;
+use crate::metrics::{BEAT_EVERY, Metrics};
 use crate::signals::Stop;
 use crate::status::{Servers, Source};
 use crate::uplink::{self, DrainOutcome, UplinkHandle};
@@ -33,9 +33,9 @@ pub(crate) const EXIT_IN_USE: u8 = 4;
 
 /// How often `options.conf` is looked at.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
-/// How often RocketMQ is probed while it is away, and while it is there.
-const PROBE_AWAY: Duration = Duration::from_secs(2);
-const PROBE_THERE: Duration = Duration::from_secs(10);
+/// How often RocketMQ is probed, and how long it may take to answer: so an outage shows within 3 s also while no messages flow.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(1500);
 /// One request to RocketMQ.
 const SEND_TIMEOUT: Duration = Duration::from_secs(3);
 /// The consumer's last commit and its close.
@@ -126,7 +126,8 @@ struct Parts {
 impl Parts {
     async fn start(config: Arc<Config>, logs: spool::Logs) -> Result<Parts, Failure> {
         let failed = |error: &dyn std::fmt::Display| Failure::new(EXIT_FAILED, error);
-        let metrics = Arc::new(Metrics::default());
+        let metrics = Metrics::open(&config.spool_dir).map_err(|error| failed(&error))?;
+        let metrics = Arc::new(metrics);
         let source = Arc::new(Source::new(Arc::clone(&config), Arc::clone(&metrics)));
         let servers = Servers::start(Arc::clone(&source), &config.spool_dir, config.http_listen)
             .await
@@ -243,31 +244,36 @@ fn down_sink(dead: DeadLetters) -> downlink::DeadLetter {
     Box::new(move |incoming, rule, reason| dead.downlink(incoming, rule, reason))
 }
 
-/// Keeps the state of the connection true while no messages flow.
+/// Keeps the state of the connection true while no messages flow, and says in the spool that the sidecar is alive.
 async fn monitor(backbone: Arc<dyn Backbone>, metrics: Arc<Metrics>) {
-    loop {
-        let pause = match backbone.probe().await {
-            Ok(()) => {
-                if metrics.rocketmq.up() {
-                    log::info!("RocketMQ is there");
-                }
-                PROBE_THERE
-            }
-            Err(error) => {
-                if metrics.rocketmq.down(&error.to_string()) {
-                    log::warn!("{error}; trying again");
-                }
-                PROBE_AWAY
-            }
-        };
-        // What the lanes see counts at once: an outage that they noticed is probed at the short interval.
-        let until = tokio::time::Instant::now() + pause;
-        while tokio::time::Instant::now() < until {
-            tokio::time::sleep(PROBE_AWAY).await;
-            if !metrics.rocketmq.snapshot().connected {
-                break;
-            }
+    let beats = async {
+        loop {
+            metrics.beat();
+            tokio::time::sleep(BEAT_EVERY).await;
         }
+    };
+    let probes = async {
+        loop {
+            probe(backbone.as_ref(), &metrics).await;
+            tokio::time::sleep(PROBE_EVERY).await;
+        }
+    };
+    tokio::join!(beats, probes);
+}
+
+async fn probe(backbone: &dyn Backbone, metrics: &Metrics) {
+    let failure = match tokio::time::timeout(PROBE_TIMEOUT, backbone.probe()).await {
+        Ok(Ok(())) => {
+            if metrics.rocketmq.up() {
+                log::info!("RocketMQ is there");
+            }
+            return;
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("RocketMQ does not answer within {PROBE_TIMEOUT:?}"),
+    };
+    if metrics.rocketmq.down(&failure) {
+        log::warn!("{failure}; trying again");
     }
 }
 

@@ -8,6 +8,7 @@ mod app;
 mod cli;
 mod dead_letter;
 mod downlink;
+mod health;
 mod mapping;
 mod metrics;
 mod signals;

@@ -23,6 +23,7 @@ pub mod probe;
 pub mod proc;
 pub mod rig;
 pub mod rocketmq;
+pub mod sums;
 pub mod wait;
 
 pub use broker::{Broker, BrokerSpec, Mosquitto};

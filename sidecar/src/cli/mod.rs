@@ -61,8 +61,8 @@ pub(crate) struct SidecarArgs {
 
 /// Shows rules, rates, lag, spool and the connection to RocketMQ.
 ///
-/// Asks the running sidecar over its socket in the spool. When none runs it says so, shows what the files in the spool tell,
-/// and exits with 1.
+/// Asks the running sidecar over its socket in the spool. When none runs, or it does not answer within a second, it says so,
+/// shows what the files in the spool tell, and exits with 1.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
     /// The spool, as plugin_opt_spool_dir says.
@@ -71,6 +71,9 @@ pub(crate) struct StatusArgs {
     /// Print JSON; the names in it are stable.
     #[arg(long)]
     pub(crate) json: bool,
+    /// For monitoring: print the health alone. Exits with 0 when messages get through, 1 when degraded, 2 when no sidecar answers.
+    #[arg(long)]
+    pub(crate) check: bool,
 }
 
 /// Finds what is wrong with a configuration and with the connections it needs.

@@ -8,30 +8,38 @@ use std::process::ExitCode;
 use super::StatusArgs;
 use super::http;
 use super::text::{bytes, duration};
-use crate::metrics::unix_ms;
+use crate::health::{Health, Process, Reason, State, holder, spool_high, waiting, what};
+use crate::metrics::{Metrics, unix_ms};
 use crate::status::report::{Log, Report};
-use crate::status::spool;
+use crate::status::{self, spool};
 
 /// Name of the socket in the spool.
 use crate::status::SOCKET;
+
+/// Exit codes of `--check`; 0 is well.
+const DEGRADED: u8 = 1;
+const NOT_REACHED: u8 = 2;
 
 pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     let (report, problem) = match ask(&args.spool_dir) {
         Ok(report) => (report, None),
         Err(problem) => (from_files(&args.spool_dir), Some(problem)),
     };
-    let text = if args.json {
-        serde_json::to_string_pretty(&report)? + "\n"
-    } else {
-        render(&report)
+    let text = match (args.json, args.check) {
+        (true, false) => serde_json::to_string_pretty(&report)? + "\n",
+        (true, true) => serde_json::to_string_pretty(&report.health)? + "\n",
+        (false, true) => health(&report.health, unix_ms()) + "\n",
+        (false, false) => render(&report),
     };
     std::io::stdout().write_all(text.as_bytes())?;
-    Ok(match problem {
-        None => ExitCode::SUCCESS,
-        Some(problem) => {
-            std::io::stderr().write_all(format!("{problem}\n").as_bytes())?;
-            ExitCode::FAILURE
-        }
+    if let Some(problem) = &problem {
+        std::io::stderr().write_all(format!("{problem}\n").as_bytes())?;
+    }
+    Ok(match (args.check, problem, report.health.state) {
+        (false, None, _) | (true, None, State::Ok) => ExitCode::SUCCESS,
+        (false, Some(_), _) => ExitCode::FAILURE,
+        (true, None, State::Degraded) => ExitCode::from(DEGRADED),
+        (true, Some(_), _) => ExitCode::from(NOT_REACHED),
     })
 }
 
@@ -85,7 +93,61 @@ fn from_files(spool_dir: &Path) -> Report {
         report.rocketmq.group.clone_from(&config.group);
     }
     spool::fill(&mut report, spool_dir, config.as_ref());
+    if let Some(metrics) = Metrics::look(spool_dir) {
+        let rates = status::Rates::default();
+        status::fill_rules(&mut report, metrics.snapshot(), config.as_ref(), &rates);
+    }
+    report.health = judge(spool_dir, &report);
     report
+}
+
+/// What the files tell of the health of a node whose sidecar does not answer.
+fn judge(spool_dir: &Path, report: &Report) -> Health {
+    let beat = Metrics::last_beat(spool_dir);
+    let silent = match holder(&spool_dir.join("uplink"), "reader") {
+        Process::Gone => Reason::new(what::SIDECAR_AWAY, beat, "no sidecar runs on this spool"),
+        Process::Running(pid) | Process::Stopped(pid) => Reason::new(
+            what::SIDECAR_HANGS,
+            beat,
+            format!("the sidecar (process {pid}) does not answer"),
+        ),
+    };
+    let mut reasons = vec![silent];
+    let log = report.uplink.log.unwrap_or_default();
+    if log.waiting_bytes > 0 {
+        let detail = format!("{} wait for the sidecar", waiting(Some(log)));
+        reasons.push(Reason::new(what::UPLINK_STALLED, beat, detail));
+    }
+    reasons.extend(spool_high(log).map(|detail| Reason::new(what::SPOOL_HIGH, 0, detail)));
+    reasons.extend(status::mosquitto(spool_dir));
+    Health {
+        state: State::Degraded,
+        since_ms: beat,
+        reasons,
+    }
+}
+
+/// One line for the state, and one for each reason.
+fn health(health: &Health, now_ms: u64) -> String {
+    let since = |since_ms: u64| match since_ms {
+        0 => "for an unknown time".to_owned(),
+        since_ms => format!("for {}", duration(now_ms.saturating_sub(since_ms) / 1000)),
+    };
+    let mut out = match health.state {
+        State::Ok => format!("ok {}", since(health.since_ms)),
+        State::Degraded => format!("DEGRADED {}", since(health.since_ms)),
+    };
+    for reason in &health.reasons {
+        // Writing into a string can't fail.
+        let _ = write!(
+            out,
+            "\n  {} {}: {}",
+            reason.what,
+            since(reason.since_ms),
+            reason.detail
+        );
+    }
+    out
 }
 
 fn render(report: &Report) -> String {
@@ -102,6 +164,7 @@ fn render(report: &Report) -> String {
             report.node_id.clone()
         },
     );
+    line("health", health(&report.health, unix_ms()));
     line(
         "sidecar",
         match (report.sidecar_running, report.uptime_s) {
@@ -111,7 +174,7 @@ fn render(report: &Report) -> String {
                 report.pid.unwrap_or(0),
                 duration(uptime.unwrap_or(0))
             ),
-            (false, _) => "not running".to_owned(),
+            (false, _) => "does not answer".to_owned(),
         },
     );
     line(
@@ -123,10 +186,7 @@ fn render(report: &Report) -> String {
         ),
     );
     line("rocketmq", connection(report));
-    line(
-        "uplink log",
-        log(report.uplink.log) + &waiting(report.uplink.waiting_messages),
-    );
+    line("uplink log", log(report.uplink.log));
     line("downlink log", log(report.downlink.log));
     if report.sidecar_running {
         let behind = report
@@ -215,8 +275,12 @@ fn log(log: Option<Log>) -> String {
             } else {
                 format!(" of {}", bytes(log.bytes_max))
             };
+            let waiting = log.waiting_messages.map_or_else(
+                || "an unknown number of messages".to_owned(),
+                |count| format!("{count} messages"),
+            );
             format!(
-                "{} wait, {}{bound} on the disk (released {}, end {})",
+                "{waiting} ({}) wait, {}{bound} on the disk (released {}, end {})",
                 bytes(log.waiting_bytes),
                 bytes(log.used_bytes),
                 log.released,
@@ -224,10 +288,6 @@ fn log(log: Option<Log>) -> String {
             )
         },
     )
-}
-
-fn waiting(messages: Option<u64>) -> String {
-    messages.map_or_else(String::new, |count| format!(", about {count} messages"))
 }
 
 #[cfg(test)]
@@ -252,19 +312,43 @@ mod tests {
         assert!(!report.sidecar_running);
         assert_eq!(report.node_id, "edge-9");
         assert_eq!(report.uplink.log.unwrap().waiting_bytes, writer.end());
+        assert_eq!(report.uplink.waiting_messages, Some(1));
+        assert_eq!(report.health.state, State::Degraded);
+        let reasons: Vec<_> = report.health.reasons.iter().map(|r| &r.what).collect();
+        assert_eq!(reasons, [what::SIDECAR_AWAY, what::UPLINK_STALLED]);
         let text = render(&report);
         assert!(
-            text.contains("not running") && text.contains("edge-9"),
+            text.contains("does not answer") && text.contains("edge-9"),
             "{text}"
         );
-        let args = StatusArgs {
-            spool_dir: dir.path().into(),
-            json: true,
-        };
-        assert_eq!(
-            format!("{:?}", run(&args).unwrap()),
-            format!("{:?}", ExitCode::FAILURE)
-        );
+        for (check, code) in [(false, ExitCode::FAILURE), (true, ExitCode::from(2))] {
+            let args = StatusArgs {
+                spool_dir: dir.path().into(),
+                json: true,
+                check,
+            };
+            let found = run(&args).unwrap();
+            assert_eq!(format!("{found:?}"), format!("{code:?}"));
+        }
+    }
+
+    #[test]
+    fn a_sidecar_that_does_not_answer_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        // It has the socket and takes nothing from it.
+        let _socket = std::os::unix::net::UnixListener::bind(dir.path().join(SOCKET)).unwrap();
+        std::fs::create_dir(dir.path().join("uplink")).unwrap();
+        let us = std::process::id();
+        std::fs::write(dir.path().join("uplink/reader.lock"), format!("{us}\n")).unwrap();
+        let metrics = Metrics::open(dir.path()).unwrap();
+        metrics.beat();
+        let problem = ask(dir.path()).unwrap_err();
+        assert!(problem.contains("does not answer"), "{problem}");
+        let health = from_files(dir.path()).health;
+        let reason = &health.reasons[0];
+        assert_eq!(reason.what, what::SIDECAR_HANGS);
+        assert!(reason.detail.contains(&us.to_string()));
+        assert!(reason.since_ms > 0 && health.since_ms == reason.since_ms);
     }
 
     #[test]

@@ -69,6 +69,7 @@ impl Worker {
         control: Arc<Control>,
         runtime: Handle,
     ) -> io::Result<Worker> {
+        metrics.begin_downlink(writer.epoch(), writer.frames());
         let table = HandedOver::open(&config.spool_dir, writer.epoch(), &boot_id())?;
         let mut worker = Worker {
             runtime,
@@ -101,6 +102,7 @@ impl Worker {
                 self.config = config;
             }
             if self.routes.is_empty() {
+                self.metrics.reading.up();
                 self.release();
                 self.control.pause(POLL);
                 continue;
@@ -138,8 +140,8 @@ impl Worker {
             let polled = self.runtime.block_on(consumer.poll(BATCH, POLL));
             match polled {
                 Ok(batch) => {
+                    self.answered();
                     if !batch.is_empty() {
-                        self.answered();
                         self.hand_over(&batch, consumer.as_mut());
                     }
                 }
@@ -159,13 +161,14 @@ impl Worker {
 
     fn answered(&mut self) {
         self.retry = RETRY_FIRST;
-        if self.metrics.rocketmq.up() {
-            log::info!("RocketMQ is there");
+        if self.metrics.reading.up() {
+            log::info!("RocketMQ gives messages");
         }
     }
 
     fn failed(&mut self, what: &str, error: &rocketmq::Error) {
-        if self.metrics.rocketmq.down(&error.to_string()) {
+        // Whether RocketMQ is away is the probe's to say: it may be the topic, the group or a permission.
+        if self.metrics.reading.down(&error.to_string()) {
             log::warn!("downlink {what}: {error}; trying again");
         }
         self.control.pause(self.retry);
@@ -199,20 +202,25 @@ impl Worker {
                 Ok(Outcome::Expired) => count(&route.counters.expired),
                 Ok(Outcome::Deliver(mapped)) => {
                     warn(&route, &mapped, incoming);
+                    let bytes = mapped.message().payload.len() as u64;
+                    self.metrics.appending(&route.counters, bytes);
                     match self.append(&mapped, consumer) {
                         Append::Done => {
                             count(&route.counters.handed_over);
-                            route
-                                .counters
-                                .bytes
-                                .fetch_add(mapped.message().payload.len() as u64, Relaxed);
+                            route.counters.bytes.fetch_add(bytes, Relaxed);
                         }
                         Append::TooLarge(reason) => self.bury(incoming, &route, &reason),
-                        Append::Stopped => return false,
+                        Append::Stopped => {
+                            // It comes again.
+                            route.counters.received.fetch_sub(1, Relaxed);
+                            return false;
+                        }
                     }
                 }
                 Err(error) => self.bury(incoming, &route, &error.to_string()),
             }
+            self.metrics
+                .settle_downlink(&route.counters, self.writer.frames());
         }
         if let Err(error) =
             self.table

@@ -1,4 +1,4 @@
-//! The state of this node over HTTP: `GET /v1/status` (JSON), `GET /healthz`, and a page for people at `/`.
+//! The state of this node over HTTP: `GET /v1/status` (JSON), `GET /healthz` (the sidecar is alive), `GET /readyz` (messages get through), and a page for people at `/`.
 //!
 //! It listens on a Unix socket in the spool, which only Mosquitto's user can open, and on a loopback address where one is set.
 
@@ -9,14 +9,16 @@ mod server;
 pub(crate) mod spool;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 use protocol::config::Config;
 
 use crate::dead_letter::replay::Replayer;
+use crate::health::{Facts, Health, Judge, Process, Reason, holder, what};
 use crate::metrics::{Metrics, Snapshot, unix_ms};
-use rates::Rates;
+pub(crate) use rates::Rates;
 use report::{DownRule, Report, Rocketmq, UpRule};
 
 pub(crate) use server::Servers;
@@ -82,77 +84,161 @@ impl Source {
             rocketmq: Rocketmq {
                 namesrv: config.namesrv.clone(),
                 group: config.group.clone(),
-                connection: snapshot.rocketmq.clone(),
+                connection: self.metrics.connection(),
             },
             ..Report::default()
         };
+        report.health = self.health();
         spool::fill(&mut report, &config.spool_dir, Some(&config));
         report.dead_letters = self.replayer().map(|replayer| replayer.letters().summary());
-        self.fill_rules(&mut report, snapshot, &config);
+        let rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        fill_rules(&mut report, snapshot, Some(&config), &rates);
         report
     }
 
-    fn fill_rules(&self, report: &mut Report, snapshot: Snapshot, config: &Config) {
-        let rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        report.uplink.corrupt_frames = snapshot.corrupt_frames;
-        report.uplink.unroutable = snapshot.unroutable;
-        report.downlink.waiting_in_rocketmq = snapshot.downlink_lag;
-        report.downlink.repeated = snapshot.downlink_repeated;
-        report.uplink.rules = snapshot
-            .uplink
-            .into_iter()
-            .map(|counters| {
-                let per_second = rates.per_second(now, &up_key(&counters.rule), counters.sent);
-                UpRule {
-                    counters,
-                    per_second,
-                }
-            })
-            .collect();
-        report.downlink.rules = snapshot
-            .downlink
-            .into_iter()
-            .map(|counters| {
-                let per_second =
-                    rates.per_second(now, &down_key(&counters.rule), counters.handed_over);
-                DownRule {
-                    counters,
-                    per_second,
-                }
-            })
-            .collect();
-        // Rules that no message has come by yet.
-        for rule in &config.uplink {
-            if report
-                .uplink
-                .rules
-                .iter()
-                .all(|known| known.counters.rule != rule.text)
-            {
-                let mut row = UpRule::default();
-                row.counters.rule.clone_from(&rule.text);
-                report.uplink.rules.push(row);
-            }
-        }
-        report.uplink.waiting_messages = waiting_messages(report);
+    /// The last judgement, at most `health::LOOK_EVERY` old.
+    pub(crate) fn health(&self) -> Health {
+        let health = &self.metrics.health;
+        health
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Judges again. To be called every `health::LOOK_EVERY`.
+    fn judge(&self, judge: &mut Judge) {
+        let config = Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner));
+        let facts = facts(&self.metrics, &config);
+        let health = judge.look(Instant::now(), unix_ms(), &facts);
+        let last = &self.metrics.health;
+        let before = std::mem::replace(
+            &mut *last.lock().unwrap_or_else(PoisonError::into_inner),
+            health.clone(),
+        );
+        say(&before, &health);
     }
 }
 
-/// Messages in the log: exact while everything in it is from this log's average size, so an estimate by bytes.
-fn waiting_messages(report: &Report) -> Option<u64> {
-    let plugin = report.plugin.as_ref()?;
-    let waiting = report.uplink.log?.waiting_bytes;
-    let (messages, bytes) = (
-        *plugin.get("uplink_appended")?,
-        *plugin.get("uplink_bytes")?,
-    );
-    if waiting == 0 {
-        return Some(0);
+/// Logs what has begun and what is over.
+fn say(before: &Health, now: &Health) {
+    let has = |health: &Health, what: &str| health.reasons.iter().any(|r| r.what == what);
+    for reason in now.reasons.iter().filter(|r| !has(before, &r.what)) {
+        log::warn!("degraded: {}: {}", reason.what, reason.detail);
     }
-    // Each frame has a header of 16 bytes and is padded to 16.
-    let average = bytes.checked_div(messages)?.next_multiple_of(16) + 16;
-    Some((waiting / average).max(1))
+    for reason in before.reasons.iter().filter(|r| !has(now, &r.what)) {
+        log::info!("over: {}", reason.what);
+    }
+}
+
+fn facts(metrics: &Metrics, config: &Config) -> Facts {
+    let snapshot = metrics.snapshot();
+    let dir = &config.spool_dir;
+    let (uplink, downlink) = (dir.join("uplink"), dir.join("downlink"));
+    let plugin = spool::plugin_counters(dir).unwrap_or_default();
+    let sum = |names: &[&str]| {
+        names
+            .iter()
+            .filter_map(|name| plugin.get(*name))
+            .sum::<u64>()
+    };
+    let dead = snapshot.uplink.iter().map(|rule| rule.dead);
+    let dead = dead.chain(snapshot.downlink.iter().map(|rule| rule.dead));
+    Facts {
+        started_ms: snapshot.started_ms,
+        probed: metrics.rocketmq.snapshot(),
+        sending: metrics.sending.snapshot(),
+        reading: metrics.reading.snapshot(),
+        uplink: spool::log(&uplink, config.spool_bytes_max),
+        downlink: spool::log(&downlink, config.downlink_bytes_max),
+        refused: sum(FULL),
+        dropped: sum(DROPPED),
+        dead: dead.sum::<u64>() + snapshot.unroutable + snapshot.returned,
+        damaged: snapshot.corrupt_frames + snapshot.uplink_damaged + sum(DAMAGED),
+        mosquitto: mosquitto(dir),
+    }
+}
+
+/// The plugin's counters of what a full spool cost.
+const FULL: &[&str] = &[
+    "uplink_refused",
+    "uplink_dropped_full",
+    "uplink_dropped_qos0_full",
+];
+/// Those of messages that were dropped.
+const DROPPED: &[&str] = &[
+    "uplink_dropped_full",
+    "uplink_dropped_qos0_full",
+    "downlink_queue_dropped",
+];
+/// Those of damage.
+const DAMAGED: &[&str] = &["downlink_corrupt", "downlink_damaged"];
+
+/// Why Mosquitto is not at work on this spool, if so.
+pub(crate) fn mosquitto(spool_dir: &Path) -> Option<Reason> {
+    let detail = match holder(&spool_dir.join("uplink"), "writer") {
+        Process::Running(_) => return None,
+        Process::Stopped(pid) => format!("Mosquitto (process {pid}) is stopped"),
+        Process::Gone => "no Mosquitto has this spool".to_owned(),
+    };
+    let ticked = spool::plugin_counters(spool_dir)
+        .and_then(|counters| counters.get("last_tick_ms").copied())
+        .unwrap_or(0);
+    Some(Reason::new(what::MOSQUITTO_AWAY, ticked, detail))
+}
+
+/// Fills in the counters.
+pub(crate) fn fill_rules(
+    report: &mut Report,
+    snapshot: Snapshot,
+    config: Option<&Config>,
+    rates: &Rates,
+) {
+    let now = Instant::now();
+    report.uplink.done = snapshot.uplink_done;
+    report.uplink.copies = snapshot.uplink_copies;
+    report.uplink.damaged_messages = snapshot.uplink_damaged;
+    report.uplink.returned = snapshot.returned;
+    report.uplink.log_base = snapshot.uplink_base;
+    report.downlink.log_base = snapshot.downlink_base;
+    report.uplink.corrupt_frames = snapshot.corrupt_frames;
+    report.uplink.unroutable = snapshot.unroutable;
+    report.downlink.waiting_in_rocketmq = snapshot.downlink_lag;
+    report.downlink.repeated = snapshot.downlink_repeated;
+    report.uplink.rules = snapshot
+        .uplink
+        .into_iter()
+        .map(|counters| {
+            let per_second = rates.per_second(now, &up_key(&counters.rule), counters.sent);
+            UpRule {
+                counters,
+                per_second,
+            }
+        })
+        .collect();
+    report.downlink.rules = snapshot
+        .downlink
+        .into_iter()
+        .map(|counters| {
+            let per_second = rates.per_second(now, &down_key(&counters.rule), counters.handed_over);
+            DownRule {
+                counters,
+                per_second,
+            }
+        })
+        .collect();
+    // Rules that no message has come by yet.
+    for rule in config.into_iter().flat_map(|config| &config.uplink) {
+        if report
+            .uplink
+            .rules
+            .iter()
+            .all(|known| known.counters.rule != rule.text)
+        {
+            let mut row = UpRule::default();
+            row.counters.rule.clone_from(&rule.text);
+            report.uplink.rules.push(row);
+        }
+    }
 }
 
 fn counters(snapshot: &Snapshot) -> HashMap<String, u64> {

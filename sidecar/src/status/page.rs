@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::report::{Log, Report};
 use crate::cli::text::{bytes, duration};
+use crate::health::State;
 use crate::metrics::unix_ms;
 
 const HEAD: &str = r#"<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="2">
@@ -110,21 +111,15 @@ fn summary(report: &Report) -> String {
             )
         }
     };
-    let waiting = report
-        .uplink
-        .waiting_messages
-        .map_or_else(String::new, |count| format!("about {count} messages, "));
     let behind = report
         .downlink
         .waiting_in_rocketmq
         .map_or_else(|| "unknown".to_owned(), |count| count.to_string());
     let rows = [
+        ("Health", health(report)),
         ("RocketMQ", state),
         ("Name servers", escape(&report.rocketmq.namesrv.join(" "))),
-        (
-            "Spool (uplink log)",
-            format!("{waiting}{}", log(report.uplink.log)),
-        ),
+        ("Spool (uplink log)", log(report.uplink.log)),
         ("Downlink log", log(report.downlink.log)),
         ("Waiting in RocketMQ", behind),
         (
@@ -150,12 +145,36 @@ fn summary(report: &Report) -> String {
     format!("<table>{rows}</table>")
 }
 
+fn health(report: &Report) -> String {
+    let now_ms = unix_ms();
+    let since = |since_ms: u64| duration(now_ms.saturating_sub(since_ms) / 1000);
+    let health = &report.health;
+    let state = match health.state {
+        State::Ok => "<span class=\"good\">ok</span>",
+        State::Degraded => "<span class=\"bad\">degraded</span>",
+    };
+    let mut out = format!("{state} for {}", since(health.since_ms));
+    for reason in &health.reasons {
+        let _ = write!(
+            out,
+            "<br>{} for {}: {}",
+            escape(&reason.what),
+            since(reason.since_ms),
+            escape(&reason.detail)
+        );
+    }
+    out
+}
+
 fn log(log: Option<Log>) -> String {
     log.map_or_else(
         || "not there yet".to_owned(),
         |log| {
+            let messages = log
+                .waiting_messages
+                .map_or_else(|| "?".to_owned(), |count| count.to_string());
             format!(
-                "{} waiting; {} of {} on the disk",
+                "{messages} messages, {} waiting; {} of {} on the disk",
                 bytes(log.waiting_bytes),
                 bytes(log.used_bytes),
                 bytes(log.bytes_max)
@@ -221,10 +240,12 @@ mod tests {
         rule.counters.rule = "a/<script> T".into();
         rule.counters.dead = 3;
         report.uplink.rules.push(rule);
+        report.health.reasons = vec![crate::health::Reason::new("<u>", 1, "<u>why")];
         report.rocketmq.connection.since_ms = 1;
         report.rocketmq.connection.last_error = Some("<i>no</i>".into());
         let html = render(&report);
         assert!(!html.contains("<script>") && !html.contains("<b>") && !html.contains("<i>"));
+        assert!(!html.contains("<u>") && html.contains("&lt;u&gt;why"));
         assert!(html.contains("&lt;script&gt;") && html.contains("<span class=\"bad\">3</span>"));
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::dead_letter::Summary;
+use crate::health::Health;
 use crate::metrics::{ConnectionSnapshot, DownRuleSnapshot, UpRuleSnapshot};
 
 /// The state of one node.
@@ -20,6 +21,9 @@ pub(crate) struct Report {
     pub(crate) pid: Option<u32>,
     /// Seconds since the sidecar started.
     pub(crate) uptime_s: Option<u64>,
+    /// Whether messages get through.
+    #[serde(default)]
+    pub(crate) health: Health,
     /// The connection to RocketMQ.
     pub(crate) rocketmq: Rocketmq,
     /// Device → RocketMQ.
@@ -54,8 +58,23 @@ pub(crate) struct Rocketmq {
 pub(crate) struct Uplink {
     /// The hand-off log, which is the spool.
     pub(crate) log: Option<Log>,
-    /// About how many messages wait in it: appended by the plugin and not yet done with. Nothing before the plugin has counted.
+    /// How many messages wait in it, exactly: as in `log`.
     pub(crate) waiting_messages: Option<u64>,
+    /// Messages (one for all of its rules) that have ended.
+    #[serde(default)]
+    pub(crate) done: u64,
+    /// The same, with each counted once for each of its rules.
+    #[serde(default)]
+    pub(crate) copies: u64,
+    /// Messages that were in damaged stretches of the log.
+    #[serde(default)]
+    pub(crate) damaged_messages: u64,
+    /// Dead letters of what the plugin could not inject and gave back.
+    #[serde(default)]
+    pub(crate) returned: u64,
+    /// `done` and `damaged_messages` less the messages of the log that are: 0 unless the log or the counters were made anew.
+    #[serde(default)]
+    pub(crate) log_base: i64,
     /// Stretches of the log that failed their checksum.
     pub(crate) corrupt_frames: u64,
     /// Frames that are dead letters without a rule.
@@ -69,6 +88,12 @@ pub(crate) struct Uplink {
 pub(crate) struct Downlink {
     /// The hand-off log.
     pub(crate) log: Option<Log>,
+    /// How many messages wait in it for Mosquitto, exactly: as in `log`.
+    #[serde(default)]
+    pub(crate) waiting_messages: Option<u64>,
+    /// `handed_over` of all rules less the messages of the log: 0 unless the log or the counters were made anew.
+    #[serde(default)]
+    pub(crate) log_base: i64,
     /// Messages that wait in RocketMQ for this node.
     pub(crate) waiting_in_rocketmq: Option<u64>,
     /// Messages left out because they had been handed over before a restart.
@@ -77,7 +102,7 @@ pub(crate) struct Downlink {
     pub(crate) rules: Vec<DownRule>,
 }
 
-/// A hand-off log, in bytes.
+/// A hand-off log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Log {
     /// Bytes on the disk.
@@ -90,6 +115,12 @@ pub(crate) struct Log {
     pub(crate) end: u64,
     /// Bytes between the two: what waits.
     pub(crate) waiting_bytes: u64,
+    /// Messages between the two. Nothing when the log's page is damaged: the next start counts them.
+    #[serde(default)]
+    pub(crate) waiting_messages: Option<u64>,
+    /// Messages that were ever appended to it.
+    #[serde(default)]
+    pub(crate) messages: Option<u64>,
 }
 
 /// An uplink rule.

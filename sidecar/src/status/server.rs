@@ -14,10 +14,12 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 use super::rates::SAMPLE_EVERY;
 use super::{Source, page};
 use crate::dead_letter::replay::{IDS_MAX, Request};
+use crate::health::{self, Judge};
 
 /// Name of the socket in the spool.
 pub(crate) const SOCKET: &str = "sidecar.sock";
@@ -100,6 +102,17 @@ impl Servers {
                 ended("http_listen", axum::serve(tcp, router).await)
             }));
         }
+        let judged = Arc::clone(&source);
+        servers.tasks.push(tokio::spawn(async move {
+            let mut judge = Judge::default();
+            let mut every = tokio::time::interval(health::LOOK_EVERY);
+            // After a pause (a stopped process) it goes on from now.
+            every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                every.tick().await;
+                judged.judge(&mut judge);
+            }
+        }));
         servers.tasks.push(tokio::spawn(async move {
             let mut every = tokio::time::interval(SAMPLE_EVERY);
             loop {
@@ -172,6 +185,17 @@ fn router(source: Arc<Source>) -> Router {
             }),
         )
         .route("/healthz", get(|| async { "ok\n" }))
+        .route(
+            "/readyz",
+            get(|State(source): State<Arc<Source>>| async move {
+                let health = source.health();
+                let code = match health.state {
+                    health::State::Ok => StatusCode::OK,
+                    health::State::Degraded => StatusCode::SERVICE_UNAVAILABLE,
+                };
+                (code, [(CACHE_CONTROL, "no-store")], Json(health)).into_response()
+            }),
+        )
         .with_state(source)
 }
 
@@ -220,6 +244,16 @@ mod tests {
             fetch(dir.path(), "/healthz").await,
             (200, "ok\n".to_owned())
         );
+        // Nothing has answered yet and no Mosquitto has the spool.
+        loop {
+            let (code, json) = fetch(dir.path(), "/readyz").await;
+            let health: crate::health::Health = serde_json::from_str(&json).unwrap();
+            if code == 503 {
+                assert_eq!(health.reasons[0].what, crate::health::what::MOSQUITTO_AWAY);
+                break;
+            }
+            assert_eq!(code, 200, "{json}");
+        }
         assert_eq!(fetch(dir.path(), "/nothing").await.0, 404);
         let (_, json) = fetch(dir.path(), "/v1/status").await;
         let report: Report = serde_json::from_str(&json).unwrap();

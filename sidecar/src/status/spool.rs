@@ -1,43 +1,24 @@
 //! What the files of the spool say, with or without a running sidecar.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use handoff::LogState;
 use protocol::config::Config;
 
 use super::report::{Log, Report};
 
-/// `docs/handoff-format.md`, the cursor page: the magic bytes, and where both positions stand.
-const CURSOR_MAGIC: &[u8; 8] = b"MRMQCURS";
-const END_AT: usize = 64;
-const RELEASED_AT: usize = 128;
-const CURSOR_READ: usize = 136;
-
 /// The log in this directory; nothing when there is none.
 pub(crate) fn log(dir: &Path, bytes_max: u64) -> Option<Log> {
-    let mut page = [0; CURSOR_READ];
-    File::open(dir.join("cursor"))
-        .ok()?
-        .read_exact_at(&mut page, 0)
-        .ok()?;
-    if page[..8] != CURSOR_MAGIC[..] {
-        return None;
-    }
-    let word = |at: usize| {
-        page[at..at + 8]
-            .iter()
-            .rev()
-            .fold(0, |value, byte| value << 8 | u64::from(*byte))
-    };
-    let (end, released) = (word(END_AT), word(RELEASED_AT));
+    let state = LogState::read(dir).ok()?;
     Some(Log {
         used_bytes: used(dir),
         bytes_max,
-        released,
-        end,
-        waiting_bytes: end.saturating_sub(released),
+        released: state.released,
+        end: state.end,
+        waiting_bytes: state.waiting_bytes(),
+        waiting_messages: state.waiting_frames(),
+        messages: state.frames,
     })
 }
 
@@ -74,6 +55,8 @@ pub(crate) fn fill(report: &mut Report, spool_dir: &Path, config: Option<&Config
         &spool_dir.join("downlink"),
         config.map_or(0, |config| config.downlink_bytes_max),
     );
+    report.uplink.waiting_messages = report.uplink.log.and_then(|log| log.waiting_messages);
+    report.downlink.waiting_messages = report.downlink.log.and_then(|log| log.waiting_messages);
     report.plugin = plugin_counters(spool_dir);
     let counter = |name| {
         report
@@ -130,6 +113,7 @@ mod tests {
             (found.released, found.waiting_bytes),
             (next, writer.end() - next)
         );
+        assert_eq!((found.waiting_messages, found.messages), (Some(1), Some(2)));
         assert!(found.used_bytes > 0);
     }
 

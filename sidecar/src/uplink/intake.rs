@@ -21,6 +21,7 @@ use super::topic;
 use super::{Control, DrainOutcome};
 use crate::dead_letter::{Direction, Letter};
 use crate::mapping;
+use crate::metrics::Ending;
 
 /// So many messages are dealt out at once while the log has more.
 const DEAL: usize = 256;
@@ -66,10 +67,10 @@ struct Dealer {
     topics: HashMap<Arc<str>, Desk>,
     /// Messages not yet dealt out, over all desks.
     held: usize,
-    /// Dead letters not yet written, and the tickets and counters that wait for that.
+    /// Dead letters not yet written, and what ends when they are.
     letters: Vec<Letter>,
     letters_bytes: usize,
-    buried: Vec<(u64, Option<Arc<Rule>>)>,
+    buried: Vec<(u64, Ending)>,
 }
 
 /// A topic as the intake sees it.
@@ -199,16 +200,19 @@ impl Intake {
     }
 
     fn release(&mut self) {
-        let done = if cfg!(feature = "break-on-purpose") {
-            self.reader.position()
-        } else {
-            self.dealer.shared.window.done()
-        };
-        if done > self.reader.released() {
-            self.reader.release(done);
+        let shared = &self.dealer.shared;
+        if cfg!(feature = "break-on-purpose") {
+            self.reader.release(self.reader.position());
         }
-        self.dealer
-            .shared
+        if let Some(done) = shared.window.take_done() {
+            // Counted first: what is released never comes again, and what is counted is not counted again when it comes.
+            if !shared.window.is_counted(done.position) {
+                let frames = self.reader.frames_before(done.position);
+                shared.metrics.settle_uplink(&done, frames);
+            }
+            self.reader.release(done.position);
+        }
+        shared
             .metrics
             .uplink_log
             .set(self.reader.released(), self.reader.end());
@@ -258,6 +262,7 @@ impl Dealer {
             );
             return;
         }
+        let is_counted = self.shared.window.is_counted(frame.next);
         let ticket =
             self.shared
                 .window
@@ -270,7 +275,9 @@ impl Dealer {
                     continue;
                 }
             };
-            rule.counters.matched.fetch_add(1, Relaxed);
+            if !is_counted {
+                rule.counters.matched.fetch_add(1, Relaxed);
+            }
             let identity = self.identity(frame.position);
             match mapping::uplink::map(&message, &rule.rule, self.layout, &identity) {
                 Ok((topic, key, outgoing)) => {
@@ -326,7 +333,7 @@ impl Dealer {
             returned.reason,
         );
         letter.time_ms = returned.returned_at_ms;
-        self.keep(letter, returned.payload.len(), ticket, None);
+        self.keep(letter, returned.payload.len(), ticket, Ending::Returned);
     }
 
     /// What can't be mended is kept as it is, for whoever can make something of it.
@@ -338,7 +345,7 @@ impl Dealer {
         let ticket = self
             .shared
             .window
-            .open(to, u32::from(!raw.is_empty()), raw.len() as u64);
+            .skip(to, u32::from(!raw.is_empty()), raw.len() as u64);
         if raw.is_empty() {
             return;
         }
@@ -349,7 +356,8 @@ impl Dealer {
         }
         let identity = self.identity(from);
         let letter = Letter::of_frame(Direction::Uplink, &identity, raw, None, "", &reason);
-        self.keep(letter, raw.len(), ticket, None);
+        // No message that was counted: the log's count of frames tells how many were lost.
+        self.keep(letter, raw.len(), ticket, Ending::Unroutable);
     }
 
     fn bury(
@@ -360,9 +368,6 @@ impl Dealer {
         rule: Option<Arc<Rule>>,
         reason: &str,
     ) {
-        if rule.is_none() {
-            self.shared.metrics.unroutable.fetch_add(1, Relaxed);
-        }
         let text = rule.as_ref().map_or("", |rule| rule.rule.text.as_str());
         let letter = Letter::of_frame(
             Direction::Uplink,
@@ -372,14 +377,17 @@ impl Dealer {
             text,
             reason,
         );
-        self.keep(letter, frame.payload.len(), ticket, rule);
+        let ending = rule.map_or(Ending::Unroutable, |rule| {
+            Ending::Dead(Arc::clone(&rule.counters))
+        });
+        self.keep(letter, frame.payload.len(), ticket, ending);
     }
 
     /// Has a letter written, at the next deal or, when many bytes have come together, at once.
-    fn keep(&mut self, letter: Letter, bytes: usize, ticket: u64, rule: Option<Arc<Rule>>) {
+    fn keep(&mut self, letter: Letter, bytes: usize, ticket: u64, ending: Ending) {
         self.letters.push(letter);
         self.letters_bytes += bytes;
-        self.buried.push((ticket, rule));
+        self.buried.push((ticket, ending));
         self.held += 1;
         if self.letters_bytes > LETTERS_BYTES_MAX {
             self.write_letters();
@@ -452,14 +460,7 @@ impl Dealer {
         }
         self.letters.clear();
         self.letters_bytes = 0;
-        for (_, rule) in &self.buried {
-            if let Some(rule) = rule {
-                rule.counters.dead.fetch_add(1, Relaxed);
-            }
-        }
-        self.shared
-            .window
-            .complete(self.buried.drain(..).map(|(ticket, _)| ticket));
+        self.shared.window.complete(self.buried.drain(..));
     }
 }
 

@@ -80,9 +80,11 @@ pub(crate) fn start(
 ) -> UplinkHandle {
     let control = Arc::new(Control::default());
     let waiter = reader.waiter();
+    let released = reader.released();
+    let counted = metrics.begin_uplink(reader.epoch(), released, reader.released_frames());
     let shared = Arc::new(topic::Shared {
         backbone,
-        window: Arc::new(Window::new(reader.released())),
+        window: Arc::new(Window::new(released, counted)),
         metrics: Arc::clone(&metrics),
         dead,
         limits: BatchLimits {

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use super::lane::{Batch, BatchLimits, Item, Lane, Note};
 use super::window::Window;
 use crate::dead_letter::{DeadLetters, Letter};
-use crate::metrics::Metrics;
+use crate::metrics::{Ending, Metrics};
 
 /// The topic's queues are looked up again this often while messages flow.
 const LOOK_PAUSE: Duration = Duration::from_secs(10);
@@ -182,28 +182,23 @@ impl Topic {
             }
             Job::Sent(index, batch, Ok(())) => {
                 self.missing_since = None;
-                if self.shared.metrics.rocketmq.up() {
+                if self.shared.metrics.sending.up() {
                     log::info!("RocketMQ takes messages");
                 }
                 self.lanes[index].done();
-                for note in &batch.notes {
-                    note.rule.counters.sent.fetch_add(1, Relaxed);
-                    note.rule
-                        .counters
-                        .bytes
-                        .fetch_add(note.payload_bytes, Relaxed);
-                }
-                self.complete(&batch.notes);
+                self.complete(&batch.notes, |note| Ending::Sent {
+                    rule: Arc::clone(&note.rule.counters),
+                    bytes: note.payload_bytes,
+                });
             }
             Job::Sent(index, batch, Err(error)) => self.not_sent(index, batch, &error, now),
             Job::Buried(grave, batch, Ok(())) => {
                 if let Grave::Lane(index) = grave {
                     self.lanes[index].done();
                 }
-                for note in &batch.notes {
-                    note.rule.counters.dead.fetch_add(1, Relaxed);
-                }
-                self.complete(&batch.notes);
+                self.complete(&batch.notes, |note| {
+                    Ending::Dead(Arc::clone(&note.rule.counters))
+                });
             }
             Job::Buried(grave, batch, Err(error)) => {
                 log::error!("dead letters can't be written, trying again: {error}");
@@ -219,10 +214,9 @@ impl Topic {
         }
     }
 
-    fn complete(&mut self, notes: &[Note]) {
-        self.shared
-            .window
-            .complete(notes.iter().map(|note| note.ticket));
+    fn complete(&mut self, notes: &[Note], ending: impl Fn(&Note) -> Ending) {
+        let ended = notes.iter().map(|note| (note.ticket, ending(note)));
+        self.shared.window.complete(ended);
         self.outstanding.fetch_sub(notes.len() as u64, Relaxed);
     }
 
@@ -301,7 +295,7 @@ impl Topic {
     }
 
     fn note_down(&self, error: &Error) {
-        if self.shared.metrics.rocketmq.down(&error.to_string()) {
+        if self.shared.metrics.sending.down(&error.to_string()) {
             log::warn!("messages wait: {error}");
         }
     }

@@ -9,6 +9,7 @@ mod cli;
 mod downlink;
 mod external;
 mod full;
+mod health;
 mod hostile;
 mod order;
 mod outage;

@@ -268,15 +268,14 @@ fn an_outage_is_waited_out() {
     fake.with(|state| state.is_away = true);
     let mut bench = Bench::start(dir.path(), &["A a"], fake.clone());
     eventually("the outage is noticed", || {
-        bench
-            .snapshot()
-            .rocketmq
+        let reading = bench.metrics.reading.snapshot();
+        reading
             .last_error
             .is_some_and(|error| error.contains("switched off"))
     });
     fake.produce("A", "after", None);
     fake.with(|state| state.is_away = false);
     assert_eq!(take(&mut plugin(dir.path()), 1, true), ["a after"]);
-    assert!(bench.snapshot().rocketmq.connected);
+    assert!(bench.metrics.reading.snapshot().connected);
     bench.stop();
 }
