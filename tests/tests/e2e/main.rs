@@ -6,6 +6,7 @@
 mod access;
 mod bad_input;
 mod cli;
+mod dead_letters;
 mod downlink;
 mod external;
 mod full;
