@@ -125,7 +125,8 @@ impl Bridge {
         let uplink = &mut self.parts.uplink;
         let emit = &mut |will: &_| uplink.will(will);
         if ending {
-            self.wills.on_gone(publish.client.key, verdict, emit);
+            self.wills
+                .on_gone(publish.client.key, publish.client.id, verdict, emit);
         }
         // A command to the broker itself is never followed by MESSAGE, so it would look like a will.
         let is_command = publish.topic.starts_with("$CONTROL/");
@@ -178,13 +179,13 @@ impl Bridge {
         self.other_check(client, true, verdict);
     }
 
-    /// DISCONNECT and CLIENT_OFFLINE.
-    pub(crate) fn gone(&mut self, client: usize, verdict: Verdict<'_>) {
+    /// DISCONNECT and CLIENT_OFFLINE. `id` is empty for a client that never logged in.
+    pub(crate) fn gone(&mut self, client: usize, id: &str, verdict: Verdict<'_>) {
         self.gate.gone(client);
         self.parts.pressure.gone(client);
         let uplink = &mut self.parts.uplink;
         self.wills
-            .on_gone(client, verdict, &mut |will| uplink.will(will));
+            .on_gone(client, id, verdict, &mut |will| uplink.will(will));
     }
 
     /// TICK.

@@ -17,8 +17,8 @@
 //! In each case the verdict of others (an `acl_file`, a later plugin) counts; see `acl`.
 //! A will's payload has a 16-bit length, so a longer message is never kept here.
 
-use std::collections::HashSet;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::HashMap;
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 
 use protocol::message::PropertyBuffer;
 
@@ -134,12 +134,63 @@ impl Hasher for AddressHasher {
     }
 }
 
+/// The clients that have gone, by the address of their record, with a hash of their id.
+///
+/// Addresses are used again, so what is checked for a record here may be a new client's: one of another id, or the same
+/// device once more. Of each id only the newest record counts: a login ends all that its older ones had to say, the will
+/// that was delayed too.
+#[derive(Default)]
+struct Gone {
+    ids: HashMap<usize, u64, BuildHasherDefault<AddressHasher>>,
+    newest: HashMap<u64, usize>,
+    hasher: RandomState,
+}
+
+impl Gone {
+    fn contains(&self, key: usize) -> bool {
+        self.ids.contains_key(&key)
+    }
+
+    /// Is it here, and this client? Where another one lives in its place by now, it no longer is.
+    fn is(&mut self, key: usize, id: &str) -> bool {
+        let Some(known) = self.ids.get(&key) else {
+            return false;
+        };
+        let same = *known == self.hasher.hash_one(id);
+        if !same {
+            self.remove(key);
+        }
+        same
+    }
+
+    fn insert(&mut self, key: usize, id: &str) {
+        self.remove(key);
+        // Without an id nobody has logged in: a connection that was only opened and closed has no will.
+        if id.is_empty() {
+            return;
+        }
+        let hash = self.hasher.hash_one(id);
+        self.ids.insert(key, hash);
+        if let Some(older) = self.newest.insert(hash, key) {
+            self.ids.remove(&older);
+        }
+    }
+
+    fn remove(&mut self, key: usize) {
+        if !self.ids.is_empty()
+            && let Some(hash) = self.ids.remove(&key)
+        {
+            self.newest.remove(&hash);
+        }
+    }
+}
+
 /// What a later access check would say; asked only where somebody else decides.
 pub(crate) type Verdict<'a> = &'a dyn Fn(&Will) -> bool;
 
 /// Tells wills from publishes.
 pub(crate) struct WillTracker {
-    gone: HashSet<usize, BuildHasherDefault<AddressHasher>>,
+    gone: Gone,
     check: Will,
     checked: bool,
     unconfirmed: Vec<Will>,
@@ -158,7 +209,7 @@ impl WillTracker {
             ..Will::default()
         };
         WillTracker {
-            gone: HashSet::default(),
+            gone: Gone::default(),
             check,
             checked: false,
             unconfirmed: Vec::new(),
@@ -180,7 +231,7 @@ impl WillTracker {
         if publish.payload.len() > WILL_BYTES_MAX {
             return;
         }
-        if self.gone.contains(&publish.client.key) && !allowed() {
+        if self.gone.is(publish.client.key, publish.client.id) && !allowed() {
             return;
         }
         self.check.fill(publish);
@@ -211,14 +262,15 @@ impl WillTracker {
         (&self.check.properties, self.check.expiry_s)
     }
 
-    /// A client disconnected, whether its session ends or not.
+    /// A client disconnected, whether its session ends or not. `id` is empty for one that never logged in.
     pub(crate) fn on_gone(
         &mut self,
         key: usize,
+        id: &str,
         verdict: Verdict<'_>,
         emit: &mut dyn FnMut(&Will),
     ) {
-        let taken_over = self.checked && self.check.client == key && !self.gone.contains(&key);
+        let taken_over = self.checked && self.check.client == key && !self.gone.contains(key);
         if taken_over {
             self.checked = false;
             if verdict(&self.check) {
@@ -227,14 +279,12 @@ impl WillTracker {
         } else {
             self.settle(verdict, emit);
         }
-        self.gone.insert(key);
+        self.gone.insert(key, id);
     }
 
     /// Only a connected client does this (subscribing, or on 2.1 `CONNECT`).
     pub(crate) fn on_alive(&mut self, key: usize) {
-        if !self.gone.is_empty() {
-            self.gone.remove(&key);
-        }
+        self.gone.remove(key);
     }
 
     /// A tick: the broker still runs.
@@ -255,7 +305,7 @@ impl WillTracker {
         if !std::mem::take(&mut self.checked) {
             return;
         }
-        if self.gone.contains(&self.check.client) {
+        if self.gone.contains(self.check.client) {
             emit(&self.check);
             return;
         }

@@ -11,11 +11,20 @@ struct Trace {
     wills: Vec<String>,
 }
 
+/// The id of each client is its address, unless a test says otherwise.
+fn id_of(key: usize) -> &'static str {
+    ["zero", "one", "two", "three", "four"][key]
+}
+
 fn publish(key: usize, topic: &'static str) -> Publish<'static> {
+    publish_as(key, id_of(key), topic)
+}
+
+fn publish_as(key: usize, id: &'static str, topic: &'static str) -> Publish<'static> {
     Publish {
         client: Client {
             key,
-            id: "device",
+            id,
             username: None,
             mqtt_version: 4,
         },
@@ -46,6 +55,23 @@ impl Trace {
         self
     }
 
+    fn check_of(&mut self, key: usize, id: &'static str, topic: &'static str) -> &mut Self {
+        let wills = &mut self.wills;
+        let publish = publish_as(key, id, topic);
+        self.tracker
+            .on_write_check(&publish, || true, YES, &mut |w| {
+                wills.push(w.topic().to_owned())
+            });
+        self
+    }
+
+    fn gone_of(&mut self, key: usize, id: &str) -> &mut Self {
+        let wills = &mut self.wills;
+        self.tracker
+            .on_gone(key, id, YES, &mut |w| wills.push(w.topic().to_owned()));
+        self
+    }
+
     fn check(&mut self, key: usize, topic: &'static str) -> &mut Self {
         self.check_as(key, topic, YES)
     }
@@ -61,8 +87,9 @@ impl Trace {
 
     fn gone_as(&mut self, key: usize, verdict: Verdict<'_>) -> &mut Self {
         let wills = &mut self.wills;
-        self.tracker
-            .on_gone(key, verdict, &mut |w| wills.push(w.topic().to_owned()));
+        self.tracker.on_gone(key, id_of(key), verdict, &mut |w| {
+            wills.push(w.topic().to_owned())
+        });
         self
     }
 
@@ -149,6 +176,43 @@ fn a_subscribe_shows_that_the_address_lives_again() {
     trace.tracker.on_alive(1);
     trace.check(1, "refused").tick();
     assert!(trace.cleanup().is_empty());
+}
+
+#[test]
+fn what_a_returning_session_had_half_sent_is_no_will_where_another_client_was() {
+    let mut trace = Trace::new();
+    // A connection that was only opened and closed, as health checks do.
+    trace
+        .gone_of(1, "")
+        .check_of(1, "device", "half sent")
+        .tick();
+    // A client of another id.
+    trace
+        .gone_of(2, "other")
+        .check_of(2, "device", "half sent")
+        .tick();
+    // The same device, whose session went on in another place since.
+    trace
+        .gone_of(3, "device")
+        .tick()
+        .gone_of(4, "device")
+        .check_of(3, "device", "half sent")
+        .tick();
+    assert!(trace.cleanup().is_empty(), "{:?}", trace.wills);
+}
+
+#[test]
+fn the_newest_record_of_a_client_still_sends_its_will() {
+    let mut trace = Trace::new();
+    trace
+        .gone_of(1, "device")
+        .gone_of(2, "device")
+        .gone_of(3, "other")
+        .check_of(2, "device", "will")
+        .tick()
+        .check_of(3, "other", "another will")
+        .tick();
+    assert_eq!(trace.wills, ["will", "another will"]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harness::probe::unique;
 use harness::{Topic, Version, environment, eventually, proc};
@@ -120,8 +120,11 @@ pub(super) static STORM: Fault = Fault {
         for _ in 0..2 {
             run.begins();
             drop(links);
+            let started = Instant::now();
             links = storm(run);
             run.ends();
+            let seconds = started.elapsed().as_secs_f64();
+            run.note(format!("{CLIENTS} clients were back after {seconds:.1} s"));
             run.flow();
         }
     },

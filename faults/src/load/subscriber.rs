@@ -110,7 +110,14 @@ impl Subscriber {
             .stderr(Stdio::null());
         match version_of(self.device) {
             Version::V311 => command.args(["-V", "mqttv311"]),
-            Version::V5 => command.args(["-V", "mqttv5", "-x", "3600"]),
+            // Mosquitto's own window is below that. With the default, one more message than the window after a resumed session,
+            // which 2.0.11 sends, ends it.
+            Version::V5 => command.args(["-V", "mqttv5", "-x", "3600"]).args([
+                "-D",
+                "connect",
+                "receive-maximum",
+                "65535",
+            ]),
         };
         let mut process = ChildGuard::spawn(command, libc::SIGKILL)?;
         let output = process.child.stdout.take().expect("a pipe");

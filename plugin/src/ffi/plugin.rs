@@ -259,8 +259,10 @@ impl Plugin {
     /// DISCONNECT, and CLIENT_OFFLINE of 2.1.
     pub(super) fn disconnect(&self, event: &mut c::mosquitto_evt_disconnect) -> c_int {
         let key = event.client.expose_provenance();
+        // SAFETY: it is the client of the event at hand.
+        let id = unsafe { self.broker.client_id(event.client) }.text();
         self.guarded("DISCONNECT", |bridge| {
-            bridge.gone(key, &|will| self.verdict(will))
+            bridge.gone(key, id.unwrap_or_default(), &|will| self.verdict(will))
         });
         c::MOSQ_ERR_SUCCESS
     }
