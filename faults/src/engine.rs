@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use harness::probe::{self, Reader, unique};
 use harness::rocketmq::OwnRocketMq;
-use harness::{Broker, BrokerSpec, Mosquitto, Stored as InRocketMq, Topic, proc};
+use harness::wait::{DEADLINE, comes_true};
+use harness::{Broker, BrokerSpec, Mosquitto, Stored as InRocketMq, Topic, proc, sums};
 
 use crate::count::{self, Acked, Count};
 use crate::fault::{Address, Backbone, Fault, Plan, RocketMq};
@@ -163,7 +164,7 @@ fn run_plan(
             &verdict,
         ));
     }
-    check_processes(&mut run.broker, &mut rows);
+    check_afterwards(&mut run.broker, plan.sums, &mut rows);
     if let Some(row) = rows.first_mut() {
         row.notes.extend(run.notes.iter().cloned());
     }
@@ -177,7 +178,8 @@ fn run_plan(
     rows
 }
 
-fn check_processes(broker: &mut Broker, rows: &mut [Row]) {
+/// Processes, and the counters: every message is in exactly one of them.
+fn check_afterwards(broker: &mut Broker, sums: bool, rows: &mut [Row]) {
     let mut problems = Vec::new();
     if broker.is_running() {
         let zombies = proc::zombies_of(broker.pid());
@@ -187,12 +189,33 @@ fn check_processes(broker: &mut Broker, rows: &mut [Row]) {
     } else {
         problems.push("Mosquitto has ended".to_owned());
     }
+    if sums {
+        problems.extend(wrong_sums(broker));
+    }
     for problem in problems {
         for row in rows.iter_mut() {
             row.passed = false;
             row.notes.push(problem.clone());
         }
     }
+}
+
+/// What does not add up once nothing waits any more.
+fn wrong_sums(broker: &Broker) -> Vec<String> {
+    let mut wrong = Vec::new();
+    comes_true(DEADLINE, || {
+        let Some(status) = broker.status() else {
+            wrong = vec!["no sidecar answers".to_owned()];
+            return false;
+        };
+        wrong = sums::unequal(&status);
+        let waiting = sums::waiting(&status);
+        if waiting != 0 {
+            wrong.push(format!("{waiting} messages wait"));
+        }
+        wrong.is_empty()
+    });
+    wrong
 }
 
 fn tell_the_log(name: &str, broker: &Broker, grounds: &Grounds) {

@@ -47,6 +47,8 @@ pub struct Plan {
     pub recovery_limit_s: f64,
     /// How long nothing new may arrive before what is missing counts as lost.
     pub patience: Duration,
+    /// Whether the counters have to add up in the end. Not where the fault is one of the files that hold them.
+    pub sums: bool,
     /// Kept until the broker has ended: mounts and the like. The fault reaches them by [`Run::held`].
     pub holds: Vec<Box<dyn Any>>,
 }
@@ -64,6 +66,7 @@ impl Plan {
             goal_s: None,
             recovery_limit_s: 30.0,
             patience: Duration::from_secs(60),
+            sums: true,
             holds: Vec::new(),
         }
     }

@@ -29,6 +29,7 @@ fn plan() -> Plan {
         },
         // A position that is not to be believed is put back.
         repeats_max: 20_000,
+        sums: false,
         ..Plan::shared()
     }
     .broker(|spec| super::kill::saving(spec).option("spool_segment_bytes", "256KiB"))

@@ -28,6 +28,7 @@ pub(super) static CUT: Fault = Fault {
         Plan {
             // Since the copy was taken, some went to RocketMQ.
             repeats_max: 1_000,
+            sums: false,
             ..Plan::shared()
         }
         .broker(|spec| {
