@@ -198,7 +198,9 @@ impl Broker {
 
     /// A number of the status, wherever it stands in it.
     pub fn status_number(&self, name: &str) -> Option<u64> {
-        find(&self.status()?, name)?.as_u64()
+        // The command waits a second for the sidecar, which may take longer beside builds.
+        let status = (0..20).find_map(|_| self.status())?;
+        find(&status, name)?.as_u64()
     }
 
     /// Mosquitto's process id.

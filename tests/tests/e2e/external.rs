@@ -138,7 +138,7 @@ fn a_sidecar_without_a_configuration_ends_with_the_code_for_that() {
 }
 
 #[test]
-fn a_flipped_byte_in_the_spool_costs_one_message_and_is_counted() {
+fn a_damaged_message_in_the_spool_costs_itself_alone_and_is_counted() {
     const COUNT: usize = 100;
     let topic = Topic::shared("FLIPPED", 1);
     let mut broker = broker(&topic, &harness::environment::shared_namesrv());
@@ -167,7 +167,10 @@ fn a_flipped_byte_in_the_spool_costs_one_message_and_is_counted() {
             else {
                 return false;
             };
-            bytes[at + 3] ^= 1;
+            // One byte alone would be mended.
+            for byte in &mut bytes[at..at + victim.len()] {
+                *byte ^= 0x55;
+            }
             fs::write(&path, bytes).expect("a segment");
             true
         });
