@@ -270,7 +270,8 @@ fn taking_out_while_letters_are_written_loses_none() {
         move || {
             for index in 0..200 {
                 let reason = if index % 2 == 0 { "even" } else { "odd" };
-                write(&dead, &[reason]);
+                // Whoever takes letters out may have the lock for longer than that waits: then it is tried again.
+                while dead.append(&mut [letter(reason, 10)]).is_err() {}
             }
         }
     });
@@ -281,6 +282,8 @@ fn taking_out_while_letters_are_written_loses_none() {
             even.is_empty() && letter.is_some_and(|letter| letter.reason == "even")
         })
         .unwrap();
+        // Longer than a writer rests between two looks at the lock.
+        std::thread::sleep(std::time::Duration::from_millis(10));
     }
     writer.join().unwrap();
     let left = reasons(dir.path());
