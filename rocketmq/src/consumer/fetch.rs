@@ -12,8 +12,9 @@ use rocketmq_protocol::protocol::header::pull_message_response_header::PullMessa
 use tokio::sync::mpsc;
 
 use super::decode::{self, TagFilter};
+use super::reading::{Mark, Reading};
 use super::{AHEAD_KIB_MAX, Fetched, Progress, Shared};
-use crate::link::Purpose;
+use crate::link::{Purpose, lock};
 use crate::{Error, Queue, answer};
 
 /// How long a broker may hold a pull that finds nothing. Short, because a broker that vanished without a word is
@@ -24,8 +25,9 @@ const MARGIN: Duration = Duration::from_millis(2500);
 const MESSAGES_MAX: i32 = 256;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// The subscription stands in this request, and the broker may hold it.
-const HOLD_AND_SUBSCRIPTION: i32 = 0b110;
+/// Flags of a pull: the broker may hold it; the subscription stands in it.
+const MAY_HOLD: i32 = 0b010;
+const SUBSCRIPTION: i32 = 0b100;
 
 pub(super) fn name(queue: &Queue) -> String {
     format!("queue {} of {} on {}", queue.id, queue.topic, queue.broker)
@@ -46,11 +48,18 @@ pub(super) async fn run(
     outgoing: mpsc::Sender<Fetched>,
 ) {
     let filter = TagFilter::new(&tags);
+    let mut reading = Reading::default();
     let what = name(&queue);
     let mut pause = PAUSE_MIN;
     let mut failing = false;
     loop {
-        match step(&shared, &queue, &tags, &filter, &progress, &outgoing).await {
+        let pull = Pull {
+            shared: &shared,
+            queue: &queue,
+            tags: &tags,
+            filter: &filter,
+        };
+        match step(&pull, &mut reading, &progress, &outgoing).await {
             Ok(Step::Next) => {
                 pause = PAUSE_MIN;
                 if std::mem::take(&mut failing) {
@@ -58,7 +67,16 @@ pub(super) async fn run(
                 }
             }
             Ok(Step::Closed) => return,
+            Err(Error::TopicMissing { .. }) if reading.is_fresh() => {
+                // Where to start, should it come back, is for the scout to find out anew: the offsets went with the topic.
+                lock(&shared.fetchers).remove(&queue);
+                shared.works(&what);
+                return;
+            }
             Err(error) => {
+                if matches!(error, Error::TopicMissing { .. }) {
+                    reading.begin_again(&queue, &progress, 0);
+                }
                 failing = true;
                 shared.fails(&what, error);
                 // The broker may have another address now.
@@ -70,45 +88,87 @@ pub(super) async fn run(
     }
 }
 
+/// Says where the messages come from.
+struct Pull<'a> {
+    shared: &'a Arc<Shared>,
+    queue: &'a Queue,
+    tags: &'a str,
+    filter: &'a TagFilter,
+}
+
+impl Pull<'_> {
+    /// One request, with a broker's patience of so long; the answer's code is one of those that have a header.
+    async fn ask(
+        &self,
+        offset: i64,
+        messages_max: i32,
+        hold: Duration,
+    ) -> Result<(ResponseCode, RemotingCommand, PullMessageResponseHeader), Error> {
+        let Pull { shared, queue, .. } = self;
+        let address = shared.reader_of(queue).ok_or_else(|| Error::Unavailable {
+            reason: format!(
+                "broker {} is not in the route of {}",
+                queue.broker, queue.topic
+            ),
+        })?;
+        let request = request(shared, queue, self.tags, (offset, messages_max, hold));
+        let response = shared
+            .cluster
+            .links
+            .call(Purpose::Pulls, &address, request, hold + MARGIN)
+            .await?;
+        let code = ResponseCode::from(response.code());
+        if !matches!(
+            code,
+            ResponseCode::Success
+                | ResponseCode::PullNotFound
+                | ResponseCode::PullRetryImmediately
+                | ResponseCode::PullOffsetMoved
+        ) {
+            answer::check(&response, &queue.topic)?;
+        }
+        let header: PullMessageResponseHeader =
+            response
+                .decode_command_custom_header()
+                .map_err(|error| Error::Unavailable {
+                    reason: format!("an answer from {address} cannot be read: {error}"),
+                })?;
+        Ok((code, response, header))
+    }
+
+    /// Whether the queue has another message where one was read, or none although it is long enough.
+    async fn is_of_another_queue(&self, mark: Mark) -> Result<bool, Error> {
+        let (code, mut response, header) = self.ask(mark.offset, 1, Duration::ZERO).await?;
+        if header.min_offset > mark.offset {
+            // RocketMQ has deleted it since, for its age.
+            return Ok(false);
+        }
+        let body = response
+            .take_body()
+            .filter(|_| code == ResponseCode::Success);
+        let messages =
+            body.map(|body| decode::messages(self.queue, mark.offset, body, self.filter));
+        let there = messages.unwrap_or_default().first().map(Mark::of);
+        Ok(there != Some(mark))
+    }
+}
+
 async fn step(
-    shared: &Arc<Shared>,
-    queue: &Queue,
-    tags: &str,
-    filter: &TagFilter,
+    pull: &Pull<'_>,
+    reading: &mut Reading,
     progress: &Progress,
     outgoing: &mpsc::Sender<Fetched>,
 ) -> Result<Step, Error> {
-    let address = shared.reader_of(queue).ok_or_else(|| Error::Unavailable {
-        reason: format!(
-            "broker {} is not in the route of {}",
-            queue.broker, queue.topic
-        ),
-    })?;
+    let queue = pull.queue;
     let offset = progress.next.load(Ordering::Relaxed);
-    let request = request(shared, queue, tags, offset);
-    let mut response = shared
-        .cluster
-        .links
-        .call(Purpose::Pulls, &address, request, HOLD + MARGIN)
-        .await?;
-    let code = ResponseCode::from(response.code());
-    if !matches!(
-        code,
-        ResponseCode::Success
-            | ResponseCode::PullNotFound
-            | ResponseCode::PullRetryImmediately
-            | ResponseCode::PullOffsetMoved
-    ) {
-        answer::check(&response, &queue.topic)?;
-    }
-    let header: PullMessageResponseHeader =
-        response
-            .decode_command_custom_header()
-            .map_err(|error| Error::Unavailable {
-                reason: format!("an answer from {address} cannot be read: {error}"),
-            })?;
+    let (code, mut response, header) = pull.ask(offset, MESSAGES_MAX, HOLD).await?;
     progress.max.store(header.max_offset, Ordering::Relaxed);
     if code == ResponseCode::PullOffsetMoved {
+        if offset > header.max_offset && !reading.is_fresh() {
+            // The broker proposes to go on at the queue's end. But what is before it was never read.
+            reading.begin_again(queue, progress, header.min_offset);
+            return Ok(Step::Next);
+        }
         log::warn!(
             "{}: offset {offset} is not there (kept: {} to {}); going on at {}",
             name(queue),
@@ -118,8 +178,15 @@ async fn step(
         );
     }
     if let (ResponseCode::Success, Some(body)) = (code, response.take_body()) {
-        let messages = decode::messages(queue, offset, body, filter);
-        if !messages.is_empty() && !hand_over(shared, messages, outgoing).await {
+        let mut messages = decode::messages(queue, offset, body, pull.filter);
+        if let (false, Some(mark)) = (messages.is_empty(), reading.due())
+            && pull.is_of_another_queue(mark).await?
+        {
+            reading.begin_again(queue, progress, header.min_offset);
+            return Ok(Step::Next);
+        }
+        reading.take_note(&mut messages);
+        if !messages.is_empty() && !hand_over(pull.shared, messages, outgoing).await {
             return Ok(Step::Closed);
         }
     }
@@ -129,16 +196,26 @@ async fn step(
     Ok(Step::Next)
 }
 
-fn request(shared: &Shared, queue: &Queue, tags: &str, offset: i64) -> RemotingCommand {
+/// The last number of the three is how long the broker may hold it.
+fn request(
+    shared: &Shared,
+    queue: &Queue,
+    tags: &str,
+    (offset, messages_max, hold): (i64, i32, Duration),
+) -> RemotingCommand {
     let header = PullMessageRequestHeader {
         consumer_group: shared.group.as_str().into(),
         topic: queue.topic.as_str().into(),
         queue_id: queue.id,
         queue_offset: offset,
-        max_msg_nums: MESSAGES_MAX,
-        sys_flag: HOLD_AND_SUBSCRIPTION,
+        max_msg_nums: messages_max,
+        sys_flag: if hold.is_zero() {
+            SUBSCRIPTION
+        } else {
+            MAY_HOLD | SUBSCRIPTION
+        },
         commit_offset: 0,
-        suspend_timeout_millis: HOLD.as_secs() * 1000,
+        suspend_timeout_millis: hold.as_secs() * 1000,
         sub_version: 0,
         subscription: Some(tags.into()),
         expression_type: Some("TAG".into()),

@@ -10,6 +10,7 @@
 mod decode;
 mod fetch;
 mod offsets;
+mod reading;
 mod scout;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
