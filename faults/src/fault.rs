@@ -71,11 +71,12 @@ impl Plan {
         }
     }
 
-    /// Both directions, and a RocketMQ that may be hurt. A request that failed is repeated, so some may be stored twice.
+    /// Both directions, and a RocketMQ that may be hurt. A request that failed is repeated, so some may be stored twice: of each
+    /// queue what is on its way at once, as often as its request runs out of time while a broker is there and does not answer.
     pub fn own_rocketmq() -> Plan {
         Plan {
             rocketmq: RocketMq::own(),
-            repeats_max: 500,
+            repeats_max: 2_000,
             goal_s: Some(5.0),
             ..Plan::shared()
         }
