@@ -9,8 +9,11 @@ use harness::rig::memory::{MemoryRecord, Resident, Sample, csv, growth, peak};
 
 use crate::run::Run;
 
-/// What the sidecar may have in all, in KiB.
-const SIDECAR_PEAK_MAX: u64 = 64 * 1024;
+/// What either may have of its own, in KiB: `in_flight_bytes_max` twice.
+const OWN_MAX: u64 = 32 * 1024;
+/// What the sidecar should have resident in all, in KiB. Shown where it is missed, not failed: half of it are pages of the program and of
+/// the logs' newest segments, which the kernel takes back when it needs memory.
+const SIDECAR_GOAL: u64 = 64 * 1024;
 /// How much either may grow from one third of the fault to the next, in KiB: an allocator's unrest, and no leak. A leak of one byte
 /// for each message of the load would be ten times this.
 const GROWTH_MAX: i64 = 4 * 1024;
@@ -66,8 +69,11 @@ fn judge(run: &mut Run, samples: &[Sample]) {
             "{name}'s own memory grew by {grown} KiB in a third of the fault"
         );
         assert!(
-            name == "Mosquitto" || most <= SIDECAR_PEAK_MAX,
-            "{name} had {most} KiB, more than {SIDECAR_PEAK_MAX}"
+            own <= OWN_MAX,
+            "{name} had {own} KiB of its own, more than {OWN_MAX}"
         );
+        if name != "Mosquitto" && most > SIDECAR_GOAL {
+            run.note(format!("goal missed: {name} within {SIDECAR_GOAL} KiB"));
+        }
     }
 }

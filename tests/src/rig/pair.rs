@@ -14,7 +14,7 @@ use crate::wait::{comes_true, within};
 // JVMs that start beside others on two cores take their time.
 const START_LIMIT: Duration = Duration::from_secs(300);
 /// A broker that came back is slow to be asked in.
-const SYNC_LIMIT: Duration = Duration::from_secs(240);
+const SYNC_LIMIT: Duration = Duration::from_secs(600);
 
 /// Which of the two brokers; neither is the master by nature.
 pub type Number = usize;
