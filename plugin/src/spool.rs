@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use protocol::config::seal;
+use protocol::message::Epochs;
 
 /// A file or directory of the spool that could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +34,18 @@ pub(crate) fn make_dir(dir: &Path) -> Result<(), SpoolError> {
         .mode(0o700)
         .create(dir)
         .map_err(failed("make the directory", dir))
+}
+
+/// Begins a new epoch of the uplink log.
+pub(crate) fn begin_epoch(
+    dir: &Path,
+    log_epoch: u64,
+    released: u64,
+    end: u64,
+) -> Result<(), SpoolError> {
+    Epochs::begin(dir, log_epoch, released, end)
+        .map(drop)
+        .map_err(failed("write", &dir.join("uplink.epochs")))
 }
 
 /// Replaces `options.conf`, and first the copy that serves when that is damaged.

@@ -84,6 +84,13 @@ pub(crate) fn start(
     spool::make_dir(&config.spool_dir)?;
     downlink::check_version(&config.spool_dir.join("downlink"))?;
     let writer = Writer::open(&config.spool_dir.join("uplink"), &log_options(&config))?;
+    // Before anything is taken: positions may have been used already, by messages that a loss of power took from the log.
+    spool::begin_epoch(
+        &config.spool_dir,
+        writer.epoch(),
+        writer.released(),
+        writer.end(),
+    )?;
     let mut table = RuleTable::open(config.spool_dir.join("rules.table"))?;
     let wanted = Rc::new(Wanted::new(&config.uplink, &mut table)?);
     let counters = Rc::new(counters(&config, around)?);

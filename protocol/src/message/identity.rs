@@ -9,7 +9,7 @@ use std::fmt;
 pub struct Identity<'a> {
     /// `node_id` of the node.
     pub node: &'a str,
-    /// When that node's log was created, in milliseconds of the Unix epoch: a fresh spool starts a new epoch.
+    /// Each start of Mosquitto begins a new one, larger than those before: see [`Epochs`](super::Epochs).
     pub epoch: u64,
     /// Position of the frame in the log.
     pub position: u64,

@@ -4,12 +4,14 @@
 //! points into the frame that it lent. Neither copies a payload elsewhere nor allocates.
 
 mod codec;
+mod epochs;
 mod identity;
 mod properties;
 mod returned;
 mod rule_ids;
 
 pub use codec::{DecodeError, FORMAT_VERSION, HEADER_LEN};
+pub use epochs::Epochs;
 pub use identity::{Identity, IdentityError};
 pub use properties::{Properties, Property, PropertyBuffer, PropertyError, PropertyIter, TooLong};
 pub use returned::{Returned, UplinkFrame};
