@@ -106,8 +106,12 @@ fn supervise(command: &Command, stop: &Stop, starts: &AtomicU64) {
             return;
         }
         let wait = backoff.after(began.elapsed());
-        log::warn!("starting the sidecar again in {} ms", wait.as_millis());
-        sys::poll_readable(&[stop.event.raw()], wait);
+        if wait.is_zero() {
+            log::warn!("starting the sidecar again");
+        } else {
+            log::warn!("starting the sidecar again in {} ms", wait.as_millis());
+            sys::poll_readable(&[stop.event.raw()], wait);
+        }
     }
 }
 
