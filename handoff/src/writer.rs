@@ -76,7 +76,8 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Unix milliseconds at which this log was created; with a position it names a frame for ever.
+    /// Unix milliseconds at which this log was created. With a position it names a frame, unless a loss of power took frames
+    /// from the log's end: then their positions are used again.
     pub fn epoch(&self) -> u64 {
         self.files.description.epoch
     }

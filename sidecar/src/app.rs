@@ -149,6 +149,7 @@ impl Parts {
         let uplink = uplink::start(
             Arc::clone(&config),
             logs.uplink,
+            logs.epochs,
             logs.rules,
             Arc::clone(&backbone),
             Arc::clone(&metrics),

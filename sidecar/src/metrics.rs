@@ -1,7 +1,7 @@
 //! Counters of the sidecar: what every rule has done, and how the connection to RocketMQ stands.
 //!
 //! Each message ends in exactly one of the final counters of its rule: `sent` or `dead` on the way up; `handed_over`,
-//! `dead`, `own` or `expired` on the way down. The others (`matched`, `received`, `retries`, `warnings`) count events.
+//! `dead`, `own`, `expired` or `duplicates` on the way down. The others (`matched`, `received`, `retries`, `warnings`) count events.
 //! `docs/counters.md` has the equations. The values are kept in the spool: see [`book`]. A message of the uplink is counted when its
 //! turn comes in the log, together with the place up to which everything is counted.
 
@@ -54,6 +54,8 @@ pub(crate) struct DownRule {
     pub(crate) own: AtomicU64,
     /// Messages whose expiry had passed before they were handed over.
     pub(crate) expired: AtomicU64,
+    /// Messages that their sender had stored more than once in RocketMQ, and that were handed over before.
+    pub(crate) duplicates: AtomicU64,
     /// Properties with a value that could not be used; the rule's default was taken instead.
     pub(crate) warnings: AtomicU64,
 }
@@ -100,6 +102,7 @@ impl Row for DownRule {
             &self.own,
             &self.expired,
             &self.warnings,
+            &self.duplicates,
         ]
     }
 }
@@ -360,6 +363,7 @@ impl Metrics {
                 dead: c.dead.load(Relaxed),
                 own: c.own.load(Relaxed),
                 expired: c.expired.load(Relaxed),
+                duplicates: c.duplicates.load(Relaxed),
                 warnings: c.warnings.load(Relaxed),
             }),
             rocketmq: self.rocketmq.snapshot(),
@@ -506,6 +510,8 @@ pub(crate) struct DownRuleSnapshot {
     pub(crate) dead: u64,
     pub(crate) own: u64,
     pub(crate) expired: u64,
+    #[serde(default)]
+    pub(crate) duplicates: u64,
     pub(crate) warnings: u64,
 }
 

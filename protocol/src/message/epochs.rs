@@ -135,10 +135,7 @@ fn parse(text: &str, log_epoch: u64) -> Vec<(u64, u64)> {
     };
     let line = |line: &str| {
         let (position, epoch) = line.split_once(' ')?;
-        Some((
-            position.parse().ok()?,
-            u64::from_str_radix(epoch, 16).ok()?,
-        ))
+        Some((position.parse().ok()?, u64::from_str_radix(epoch, 16).ok()?))
     };
     lines.lines().filter_map(line).collect()
 }
@@ -201,8 +198,7 @@ mod tests {
         let [one, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
         Epochs::begin(one.path(), 7, 0, 16).unwrap();
         std::fs::copy(one.path().join(NAME), other.path().join(NAME)).unwrap();
-        let [one, other] =
-            [one, other].map(|dir| Epochs::begin(dir.path(), 7, 0, 32).unwrap());
+        let [one, other] = [one, other].map(|dir| Epochs::begin(dir.path(), 7, 0, 32).unwrap());
         assert_eq!(one.at(16), other.at(16));
         assert_ne!(one.at(32), other.at(32));
     }

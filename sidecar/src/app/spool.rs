@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use handoff::{LogOptions, OpenError, Reader, ReaderOptions, SyncPolicy, Writer};
 use protocol::config::{Config, SpoolSync};
+use protocol::message::Epochs;
 use protocol::rules::RuleTable;
 
 use super::{EXIT_FAILED, EXIT_IN_USE, Failure};
@@ -16,6 +17,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The sidecar's sides of both logs, and the rules by number.
 pub(super) struct Logs {
     pub(super) uplink: Reader,
+    pub(super) epochs: Epochs,
     pub(super) downlink: Writer,
     pub(super) rules: RuleTable,
 }
@@ -49,8 +51,15 @@ pub(super) async fn open(config: &Config, stop: &mut Stop) -> Result<Option<Logs
     };
     let rules = RuleTable::open_read(dir.join("rules.table"))
         .map_err(|error| Failure::new(EXIT_FAILED, error))?;
+    let epochs = Epochs::read(dir, uplink.epoch()).map_err(|error| {
+        Failure::new(
+            EXIT_FAILED,
+            format!("uplink.epochs in {}: {error}", dir.display()),
+        )
+    })?;
     Ok(Some(Logs {
         uplink,
+        epochs,
         downlink,
         rules,
     }))

@@ -225,7 +225,7 @@ fn render(report: &Report) -> String {
         let c = &rule.counters;
         let _ = writeln!(
             out,
-            "\ndownlink {}\n  {:.1}/s, {} handed over ({}), {} received, {} own, {} expired, {} warnings, {} dead letters",
+            "\ndownlink {}\n  {:.1}/s, {} handed over ({}), {} received, {} own, {} expired, {} duplicates, {} warnings, {} dead letters",
             c.rule,
             rule.per_second,
             c.handed_over,
@@ -233,6 +233,7 @@ fn render(report: &Report) -> String {
             c.received,
             c.own,
             c.expired,
+            c.duplicates,
             c.warnings,
             c.dead
         );

@@ -9,6 +9,7 @@
 mod handed_over;
 mod in_flight;
 mod routes;
+pub(crate) mod seen;
 #[cfg(test)]
 mod tests;
 mod worker;

@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use super::handed_over::{HandedOver, boot_id};
 use super::in_flight::InFlight;
 use super::routes::{Route, Routes};
+use super::seen::{Place, Seen};
 use super::{Control, DeadLetter};
 use crate::mapping::downlink::{Context, Mapped, Outcome, map};
 use crate::metrics::{Metrics, unix_ms};
@@ -53,6 +54,7 @@ pub(super) struct Worker {
     dead: DeadLetter,
     control: Arc<Control>,
     table: HandedOver,
+    seen: Seen,
     in_flight: InFlight,
     last_commit: Instant,
     last_lag: Option<Instant>,
@@ -70,7 +72,9 @@ impl Worker {
         runtime: Handle,
     ) -> io::Result<Worker> {
         metrics.begin_downlink(writer.epoch(), writer.frames());
-        let table = HandedOver::open(&config.spool_dir, writer.epoch(), &boot_id())?;
+        let boot_id = boot_id();
+        let table = HandedOver::open(&config.spool_dir, writer.epoch(), &boot_id)?;
+        let seen = Seen::open(&config.spool_dir, writer.epoch(), &boot_id)?;
         let mut worker = Worker {
             runtime,
             context: Context {
@@ -85,6 +89,7 @@ impl Worker {
             dead,
             control,
             table,
+            seen,
             in_flight: InFlight::default(),
             last_commit: Instant::now(),
             last_lag: None,
@@ -183,11 +188,16 @@ impl Worker {
                 .contains(&incoming.queue, incoming.offset, incoming.stored_at_ms)
             {
                 self.metrics.downlink_repeated.fetch_add(1, Relaxed);
+                if let Some(place) = Place::of(incoming) {
+                    self.seen.note_older(&place);
+                }
             } else if !self.hand_over_one(incoming, consumer) {
                 break;
             }
             next.insert(&incoming.queue, incoming.offset + 1);
         }
+        // Behind the frames, else a message would be lost when we die in between; and before any offset can be committed.
+        written("downlink.seen", self.seen.flush());
         for (queue, offset) in next {
             self.in_flight.push(queue, offset, self.writer.end());
         }
@@ -195,8 +205,18 @@ impl Worker {
 
     /// False when the sidecar is ending and the message has to come again.
     fn hand_over_one(&mut self, incoming: &Incoming, consumer: &mut dyn Consumer) -> bool {
+        let place = Place::of(incoming);
+        let is_duplicate = place
+            .as_ref()
+            .is_some_and(|place| self.seen.contains(place));
         for route in self.routes.matching(incoming) {
             route.counters.received.fetch_add(1, Relaxed);
+            if is_duplicate {
+                count(&route.counters.duplicates);
+                self.metrics
+                    .settle_downlink(&route.counters, self.writer.frames());
+                continue;
+            }
             match map(incoming, &route.rule, &self.context, unix_ms()) {
                 Ok(Outcome::Own) => count(&route.counters.own),
                 Ok(Outcome::Expired) => count(&route.counters.expired),
@@ -222,12 +242,12 @@ impl Worker {
             self.metrics
                 .settle_downlink(&route.counters, self.writer.frames());
         }
-        if let Err(error) =
-            self.table
-                .record(&incoming.queue, incoming.offset, incoming.stored_at_ms)
-        {
-            // Only a repetition after a crash is at stake, so the message goes on its way.
-            log::warn!("downlink.offsets can't be written: {error}");
+        let recorded = self
+            .table
+            .record(&incoming.queue, incoming.offset, incoming.stored_at_ms);
+        written("downlink.offsets", recorded);
+        if let Some(place) = place.filter(|_| !is_duplicate) {
+            self.seen.note(&place);
         }
         true
     }
@@ -297,9 +317,7 @@ impl Worker {
             return;
         }
         for (queue, offset) in &offsets {
-            if let Err(error) = self.table.committed(queue, *offset) {
-                log::warn!("downlink.offsets can't be written: {error}");
-            }
+            written("downlink.offsets", self.table.committed(queue, *offset));
         }
     }
 
@@ -311,6 +329,13 @@ impl Worker {
                 .downlink_lag
                 .store(lag.unwrap_or(u64::MAX), Relaxed);
         }
+    }
+}
+
+/// Only a repetition after a crash is at stake, so the message goes on its way.
+fn written(file: &str, outcome: io::Result<()>) {
+    if let Err(error) = outcome {
+        log::warn!("{file} can't be written: {error}");
     }
 }
 

@@ -15,6 +15,11 @@ pub(crate) const RETAIN: &str = "mqtt_retain";
 pub(crate) const RECEIVED_AT: &str = "mqtt_received_at";
 /// `node:epoch:position`, unique for each message that a device published.
 pub(crate) const ID: &str = "mqtt_id";
+/// Names the layout of the sender's lanes, for whoever drops repetitions by order: within one queue, node, epoch and lane
+/// positions only fall when something is repeated.
+pub(crate) const LANE: &str = "mqtt_lane";
+/// `2` and so on for the further copies when several rules send one message to the same RocketMQ topic.
+pub(crate) const COPY: &str = "mqtt_copy";
 /// The dead letter that a message was replayed from, `<file>-<line>`: its identity has been seen before perhaps, and it goes through all the same.
 pub(crate) const REPLAYED: &str = "mqtt_replayed";
 /// `3`, `4` (3.1.1) or `5`.
@@ -49,6 +54,9 @@ pub(crate) const BOOKKEEPING: &[&str] = &[
     RETAIN,
     RECEIVED_AT,
     ID,
+    LANE,
+    COPY,
+    REPLAYED,
     VERSION,
     WILL,
     EMPTY,

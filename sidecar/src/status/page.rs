@@ -63,6 +63,7 @@ pub(crate) fn render(report: &Report) -> String {
             bytes(c.bytes),
             n(c.own),
             n(c.expired),
+            n(c.duplicates),
             n(c.warnings),
             alarm(c.dead),
         ];
@@ -76,6 +77,7 @@ pub(crate) fn render(report: &Report) -> String {
         "payload",
         "own",
         "expired",
+        "duplicates",
         "warnings",
         "dead letters",
     ];

@@ -1,8 +1,6 @@
 //! The intake: a thread that reads the hand-off log and deals the messages out to the tasks of their topics.
 
 use std::collections::HashMap;
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,17 +8,18 @@ use std::time::{Duration, Instant};
 
 use handoff::{Frame, Position, ReadError, Reader, Waiter};
 use protocol::config::{Config, Layout};
-use protocol::message::{Identity, Message, Returned, UplinkFrame};
+use protocol::message::{Epochs, Identity, Message, Returned, UplinkFrame};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::task::AbortHandle;
 
 use super::lane::{Item, Note};
+use super::layout::hash;
 use super::rules::{Rule, Rules};
 use super::topic;
 use super::{Control, DrainOutcome};
 use crate::dead_letter::{Direction, Letter};
-use crate::mapping;
+use crate::mapping::{self, names};
 use crate::metrics::Ending;
 
 /// So many messages are dealt out at once while the log has more.
@@ -62,7 +61,7 @@ struct Dealer {
     shared: Arc<topic::Shared>,
     rules: Rules,
     node_id: String,
-    epoch: u64,
+    epochs: Epochs,
     layout: Layout,
     runtime: Handle,
     topics: HashMap<Arc<str>, Desk>,
@@ -95,6 +94,7 @@ impl Intake {
     pub(super) fn new(
         config: &Config,
         reader: Reader,
+        epochs: Epochs,
         rules: Rules,
         shared: Arc<topic::Shared>,
         control: Arc<Control>,
@@ -104,7 +104,7 @@ impl Intake {
             shared,
             rules,
             node_id: config.node_id.clone(),
-            epoch: reader.epoch(),
+            epochs,
             layout: config.layout,
             runtime,
             topics: HashMap::new(),
@@ -137,6 +137,10 @@ impl Intake {
                 && (self.reader.position() >= end || Instant::now() >= deadline)
             {
                 return self.end(deadline);
+            }
+            // With a sidecar that was started apart, Mosquitto may have begun anew meanwhile.
+            if let Err(error) = self.dealer.epochs.refresh() {
+                log::error!("uplink.epochs can't be read: {error}");
             }
             self.read_on();
             self.release();
@@ -268,6 +272,7 @@ impl Dealer {
             self.shared
                 .window
                 .open(frame.next, count, (bytes + OVERHEAD) * u64::from(count));
+        let mut topics: Vec<String> = Vec::new();
         for id in message.rules.iter() {
             let rule = match self.rules.get(id) {
                 Ok(rule) => rule,
@@ -281,10 +286,16 @@ impl Dealer {
             }
             let identity = self.identity(frame.position);
             match mapping::uplink::map(&message, &rule.rule, self.layout, &identity) {
-                Ok((topic, key, outgoing)) => {
+                Ok((topic, key, mut outgoing)) => {
+                    let copy = 1 + topics.iter().filter(|other| **other == topic).count();
+                    if copy > 1 {
+                        let property = (names::COPY.to_owned(), copy.to_string());
+                        outgoing.properties.push(property);
+                    }
                     let payload_bytes = message.payload.len() as u64;
                     let note = Note {
                         ticket,
+                        copy,
                         rule,
                         hash: hash(&key),
                         payload_bytes,
@@ -296,6 +307,9 @@ impl Dealer {
                             note,
                         },
                     );
+                    if count > 1 {
+                        topics.push(topic);
+                    }
                 }
                 Err(error) => self.bury(
                     frame,
@@ -311,7 +325,7 @@ impl Dealer {
     fn identity(&self, position: Position) -> Identity<'_> {
         Identity {
             node: &self.node_id,
-            epoch: self.epoch,
+            epoch: self.epochs.at(position),
             position,
         }
     }
@@ -463,10 +477,4 @@ impl Dealer {
         self.letters_bytes = 0;
         self.shared.window.complete(self.buried.drain(..));
     }
-}
-
-fn hash(key: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    key.hash(&mut hasher);
-    hasher.finish()
 }

@@ -24,6 +24,8 @@ pub(super) struct Item {
 #[derive(Debug)]
 pub(super) struct Note {
     pub(super) ticket: Ticket,
+    /// Which of the messages for this topic that the frame became, from 1.
+    pub(super) copy: usize,
     pub(super) rule: Arc<Rule>,
     /// Of the ordering key.
     pub(super) hash: u64,

@@ -11,6 +11,7 @@
 
 mod intake;
 mod lane;
+mod layout;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use handoff::{Reader, Waiter};
 use protocol::config::Config;
+use protocol::message::Epochs;
 use protocol::rules::RuleTable;
 use rocketmq::Backbone;
 use tokio::runtime::Handle;
@@ -73,6 +75,7 @@ impl Control {
 pub(crate) fn start(
     config: Arc<Config>,
     reader: Reader,
+    epochs: Epochs,
     table: RuleTable,
     backbone: Arc<dyn Backbone>,
     metrics: Arc<Metrics>,
@@ -97,6 +100,7 @@ pub(crate) fn start(
     let intake = Intake::new(
         &config,
         reader,
+        epochs,
         rules,
         shared,
         Arc::clone(&control),

@@ -11,6 +11,7 @@ use rocketmq::{Consumer, Error, Outgoing, Queue, StartAt, Subscription};
 
 use super::*;
 
+mod duplicates;
 mod returned;
 
 type Verdict = dyn Fn(&State, &Queue, &[Outgoing]) -> Result<(), Error> + Send + Sync;
@@ -20,6 +21,17 @@ struct Fake {
     state: Mutex<State>,
     verdict: Box<Verdict>,
     in_flight: Mutex<BTreeMap<Queue, usize>>,
+    /// The process may die while it sends: then the next one's batch meets the old one.
+    may_die: std::sync::atomic::AtomicBool,
+}
+
+/// A batch on its way, also when its sender gives it up.
+struct UnderWay<'a>(&'a Fake, &'a Queue);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        *self.0.in_flight.lock().unwrap().get_mut(self.1).unwrap() -= 1;
+    }
 }
 
 #[derive(Default)]
@@ -28,6 +40,8 @@ struct State {
     missing: bool,
     /// Bodies in the order in which they were stored, per queue.
     stored: BTreeMap<Queue, Vec<String>>,
+    /// The same with everything, and with those whose sender was told something else than success.
+    everything: BTreeMap<Queue, Vec<Outgoing>>,
     sends: usize,
     largest: usize,
 }
@@ -44,6 +58,7 @@ impl Fake {
             state: Mutex::new(state),
             verdict: Box::new(verdict),
             in_flight: Mutex::default(),
+            may_die: false.into(),
         })
     }
 
@@ -98,13 +113,21 @@ impl Backbone for Fake {
             let mut in_flight = self.in_flight.lock().unwrap();
             let count = in_flight.entry(queue.clone()).or_default();
             *count += 1;
-            assert_eq!(*count, 1, "two batches in flight for {queue:?}");
+            assert!(
+                *count == 1 || self.may_die.load(Ordering::Relaxed),
+                "two batches in flight for {queue:?}"
+            );
         }
+        let _under_way = UnderWay(self, queue);
         tokio::task::yield_now().await;
         let mut state = self.state.lock().unwrap();
         state.sends += 1;
         state.largest = state.largest.max(batch.len());
         let outcome = (self.verdict)(&state, queue, batch);
+        if matches!(outcome, Ok(()) | Err(Error::Timeout)) {
+            let everything = state.everything.entry(queue.clone()).or_default();
+            everything.extend_from_slice(batch);
+        }
         if outcome.is_ok() {
             let bodies = batch
                 .iter()
@@ -115,7 +138,6 @@ impl Backbone for Fake {
                 .or_default()
                 .extend(bodies);
         }
-        *self.in_flight.lock().unwrap().get_mut(queue).unwrap() -= 1;
         outcome
     }
 
@@ -143,6 +165,7 @@ impl Bench {
     fn start(fake: &Arc<Fake>, options: &[(&str, &str)]) -> Bench {
         let dir = tempfile::tempdir().unwrap();
         let writer = Writer::open(&dir.path().join("uplink"), &LogOptions::default()).unwrap();
+        Epochs::begin(dir.path(), writer.epoch(), 0, 0).unwrap();
         let table = RuleTable::open(dir.path().join("rules.table")).unwrap();
         let mut bench = Bench {
             dir,
@@ -173,10 +196,12 @@ impl Bench {
         )
         .unwrap();
         let table = RuleTable::open_read(self.dir.path().join("rules.table")).unwrap();
+        let epochs = Epochs::read(self.dir.path(), reader.epoch()).unwrap();
         let backbone: Arc<dyn Backbone> = Arc::<Fake>::clone(fake);
         self.handle = Some(start(
             config,
             reader,
+            epochs,
             table,
             backbone,
             Arc::clone(&self.metrics),

@@ -2,8 +2,8 @@
 //!
 //! Order: a key's messages all go by one lane, and a lane has one batch in flight, which is sent again until it is
 //! done with before anything behind it. When the topic's queues change, the lanes first come to rest; then what they
-//! hold is spread over the new queues, lane by lane, each in its order: a key's messages were all in one lane, so
-//! they stay in order.
+//! hold is spread over the new queues in the order of the log. So within a queue and a layout of lanes positions only fall
+//! when something is repeated: nodes that read drop repetitions by that.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::lane::{Batch, BatchLimits, Item, Lane, Note};
+use super::layout::{Layout, unstamp};
 use super::window::Window;
 use crate::dead_letter::{DeadLetters, Letter};
 use crate::metrics::{Ending, Metrics};
@@ -43,6 +44,11 @@ struct Topic {
     /// Messages that wait for the queues to be known, or for the lanes to rest.
     unassigned: VecDeque<Item>,
     lanes: Vec<Lane>,
+    /// Of `lanes`.
+    layout: Layout,
+    /// Messages out of `unassigned` are being written to the dead letters. If that fails they come back, before those that
+    /// came meanwhile: so none may be assigned until it is known.
+    is_burying_unassigned: bool,
     /// Queues that the lanes are to be laid to once they rest.
     next_queues: Option<Vec<Queue>>,
     is_looking: bool,
@@ -81,6 +87,8 @@ pub(super) async fn run(
         shared,
         unassigned: VecDeque::new(),
         lanes: Vec::new(),
+        layout: Layout::default(),
+        is_burying_unassigned: false,
         next_queues: None,
         is_looking: false,
         look_at: Instant::now(),
@@ -109,7 +117,7 @@ pub(super) async fn run(
 
 impl Topic {
     fn take(&mut self, items: Vec<Item>) {
-        if self.lanes.is_empty() || self.next_queues.is_some() {
+        if self.lanes.is_empty() || self.next_queues.is_some() || self.is_burying_unassigned {
             self.unassigned.extend(items);
         } else {
             for item in items {
@@ -118,10 +126,11 @@ impl Topic {
         }
     }
 
-    fn assign(&mut self, item: Item) {
+    fn assign(&mut self, mut item: Item) {
         let lanes = self.lanes.len() as u64;
         let index = usize::try_from(item.note.hash % lanes.max(1)).unwrap_or(0);
         if let Some(lane) = self.lanes.get_mut(index) {
+            self.layout.stamp(&mut item.message);
             lane.push(item);
         }
     }
@@ -180,21 +189,12 @@ impl Topic {
                 self.is_looking = false;
                 self.looked(outcome, now);
             }
-            Job::Sent(index, batch, Ok(())) => {
-                self.missing_since = None;
-                if self.shared.metrics.sending.up() {
-                    log::info!("RocketMQ takes messages");
-                }
-                self.lanes[index].done();
-                self.complete(&batch.notes, |note| Ending::Sent {
-                    rule: Arc::clone(&note.rule.counters),
-                    bytes: note.payload_bytes,
-                });
-            }
+            Job::Sent(index, batch, Ok(())) => self.stored(index, &batch),
             Job::Sent(index, batch, Err(error)) => self.not_sent(index, batch, &error, now),
             Job::Buried(grave, batch, Ok(())) => {
-                if let Grave::Lane(index) = grave {
-                    self.lanes[index].done();
+                match grave {
+                    Grave::Lane(index) => self.lanes[index].done(),
+                    Grave::Unassigned => self.unassigned_buried(),
                 }
                 self.complete(&batch.notes, |note| {
                     Ending::Dead(Arc::clone(&note.rule.counters))
@@ -208,9 +208,29 @@ impl Topic {
                         for (message, note) in batch.messages.into_iter().zip(batch.notes).rev() {
                             self.unassigned.push_front(Item { message, note });
                         }
+                        self.unassigned_buried();
                     }
                 }
             }
+        }
+    }
+
+    fn stored(&mut self, index: usize, batch: &Batch) {
+        self.missing_since = None;
+        if self.shared.metrics.sending.up() {
+            log::info!("RocketMQ takes messages");
+        }
+        self.lanes[index].done();
+        self.complete(&batch.notes, |note| Ending::Sent {
+            rule: Arc::clone(&note.rule.counters),
+            bytes: note.payload_bytes,
+        });
+    }
+
+    fn unassigned_buried(&mut self) {
+        self.is_burying_unassigned = false;
+        if !self.lanes.is_empty() && self.next_queues.is_none() {
+            self.reassign();
         }
     }
 
@@ -248,7 +268,7 @@ impl Topic {
         if !matches!(error, Error::TopicMissing { .. } | Error::Refused { .. }) {
             self.missing_since = None;
             self.note_down(error);
-        } else if self.is_missing_for_good(error, now) {
+        } else if self.is_missing_for_good(error, now) && !self.is_burying_unassigned {
             let items = std::mem::take(&mut self.unassigned);
             if !items.is_empty() {
                 self.bury(Grave::Unassigned, Batch::from_items(items), error);
@@ -282,7 +302,7 @@ impl Topic {
                     return;
                 }
             }
-            Error::Unavailable { .. } | Error::Busy { .. } | Error::Timeout => {
+            _ => {
                 self.missing_since = None;
                 self.note_down(error);
                 self.look_at = self.look_at.min(now + LOOK_PAUSE_FAILING);
@@ -301,6 +321,7 @@ impl Topic {
     }
 
     fn bury(&mut self, grave: Grave, batch: Batch, error: &Error) {
+        self.is_burying_unassigned |= matches!(grave, Grave::Unassigned);
         let (dead, name, reason) = (
             self.shared.dead.clone(),
             Arc::clone(&self.name),
@@ -310,7 +331,9 @@ impl Topic {
             let messages = batch.messages.iter().zip(&batch.notes);
             let mut letters: Vec<_> = messages
                 .map(|(message, note)| {
-                    Letter::refused(&name, message, &note.rule.rule.text, &reason)
+                    let mut message = message.clone();
+                    unstamp(&mut message);
+                    Letter::refused(&name, &message, &note.rule.rule.text, &reason)
                 })
                 .collect();
             let outcome = dead.append(&mut letters);
@@ -328,16 +351,20 @@ impl Topic {
                 self.lanes.len()
             );
         }
+        self.layout = Layout::of(&queues);
         let old = std::mem::replace(&mut self.lanes, queues.into_iter().map(Lane::new).collect());
-        for lane in old {
-            for item in lane.into_waiting() {
-                self.assign(item);
-            }
+        let mut items: Vec<Item> = old.into_iter().flat_map(Lane::into_waiting).collect();
+        items.sort_by_key(|item| (item.note.ticket, item.note.copy));
+        for item in items {
+            self.assign(item);
         }
         self.reassign();
     }
 
     fn reassign(&mut self) {
+        if self.is_burying_unassigned {
+            return;
+        }
         for item in std::mem::take(&mut self.unassigned) {
             self.assign(item);
         }

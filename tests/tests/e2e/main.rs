@@ -8,6 +8,7 @@ mod bad_input;
 mod cli;
 mod dead_letters;
 mod downlink;
+mod duplicates;
 mod external;
 mod full;
 mod health;
