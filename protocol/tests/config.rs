@@ -82,6 +82,10 @@ fn what_is_not_given_has_the_documented_default() {
         (Duration::from_secs(5), Duration::from_secs(60))
     );
     assert_eq!(
+        (config.replica_timeout, config.dead_letter_bytes_max),
+        (Duration::from_secs(10), 64 << 20)
+    );
+    assert_eq!(
         (config.dead_letter_bytes_max, config.http_listen),
         (64 << 20, None)
     );
@@ -127,6 +131,7 @@ fn every_option_is_read() {
         ("in_flight_bytes_max", "64KiB"),
         ("drain_timeout", "1500ms"),
         ("topic_missing_timeout", "0"),
+        ("replica_timeout", "3min"),
         ("dead_letter_bytes_max", "1MiB"),
         ("http_listen", "[::1]:8080"),
         ("log_level", "trace"),
@@ -154,7 +159,10 @@ fn every_option_is_read() {
     assert_eq!(config.sidecar_path, Some(PathBuf::from("/usr/bin/x")));
     assert_eq!(config.spool_high_water, 75);
     assert_eq!(config.downlink_hold, Duration::from_millis(1500));
-    assert_eq!(config.topic_missing_timeout, Duration::ZERO);
+    assert_eq!(
+        (config.topic_missing_timeout, config.replica_timeout),
+        (Duration::ZERO, Duration::from_secs(180))
+    );
     assert_eq!(config.http_listen.unwrap().port(), 8080);
     assert_eq!(
         reread(&config).effective_options(),

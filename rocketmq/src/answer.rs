@@ -29,6 +29,11 @@ pub(crate) fn error_of(code: i32, remark: &str, topic: &str) -> Error {
             first_line(remark)
         }
     };
+    if let Some(what) = reservation(ResponseCode::from(code)) {
+        return Error::Reserved {
+            reason: what.to_owned(),
+        };
+    }
     match ResponseCode::from(code) {
         ResponseCode::SystemBusy | ResponseCode::FlowControl => Error::Busy { reason: reason() },
         ResponseCode::TopicNotExist => Error::TopicMissing {
@@ -55,14 +60,14 @@ pub(crate) fn error_of(code: i32, remark: &str, topic: &str) -> Error {
     }
 }
 
-/// True for the codes with which a master says that it stored the messages, but not yet as safely as configured.
-pub(crate) fn is_stored_with_reservations(code: i32) -> bool {
-    matches!(
-        ResponseCode::from(code),
-        ResponseCode::FlushDiskTimeout
-            | ResponseCode::FlushSlaveTimeout
-            | ResponseCode::SlaveNotAvailable
-    )
+/// The codes with which a master says that it stored the messages, but not yet as safely as configured.
+fn reservation(code: ResponseCode) -> Option<&'static str> {
+    match code {
+        ResponseCode::FlushDiskTimeout => Some("its disk was late (FLUSH_DISK_TIMEOUT)"),
+        ResponseCode::FlushSlaveTimeout => Some("its slave was late (FLUSH_SLAVE_TIMEOUT)"),
+        ResponseCode::SlaveNotAvailable => Some("its slave is away (SLAVE_NOT_AVAILABLE)"),
+        _ => None,
+    }
 }
 
 /// Remarks may carry a Java stack trace.
@@ -110,6 +115,16 @@ mod tests {
                 topic: "T".to_owned()
             }
         );
+    }
+
+    #[test]
+    fn stored_with_reservations_is_told_from_stored_and_from_not_stored() {
+        for code in [10, 11, 12] {
+            assert!(
+                matches!(error_of(code, "", "T"), Error::Reserved { .. }),
+                "code {code}"
+            );
+        }
     }
 
     #[test]

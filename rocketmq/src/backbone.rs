@@ -101,7 +101,8 @@ pub trait Backbone: Send + Sync + 'static {
     /// [`Error::TopicMissing`].
     async fn write_queues(&self, topic: &str) -> Result<Vec<Queue>, Error>;
 
-    /// Stores all the messages in the queue, in their order. On an error none, some or all may be stored.
+    /// Stores all the messages in the queue, in their order. On an error none, some or all may be stored; with
+    /// [`Error::Reserved`] all are, on the master alone.
     async fn send(&self, queue: &Queue, batch: &[Outgoing]) -> Result<(), Error>;
 
     /// Starts reading. Does not wait for RocketMQ nor for the topics: what isn't there yet is looked for again.

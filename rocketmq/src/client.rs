@@ -1,7 +1,6 @@
 //! The backbone over the remoting protocol.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -35,7 +34,6 @@ pub(crate) struct Cluster {
     producer_group: String,
     limit: Duration,
     known: Mutex<HashMap<String, Known>>,
-    reservations: AtomicU64,
 }
 
 /// What was last seen of a topic that can be written.
@@ -63,7 +61,6 @@ impl RocketMq {
             producer_group: settings.producer_group,
             limit: settings.send_timeout,
             known: Mutex::default(),
-            reservations: AtomicU64::new(0),
         };
         Ok(RocketMq {
             cluster: Arc::new(cluster),
@@ -196,13 +193,7 @@ impl Cluster {
             .links
             .call(Purpose::Requests, &address, request, self.limit)
             .await;
-        let outcome = outcome.and_then(|response| {
-            if answer::is_stored_with_reservations(response.code()) {
-                self.note_reservation(response.code(), queue);
-                return Ok(());
-            }
-            answer::check(&response, &queue.topic)
-        });
+        let outcome = outcome.and_then(|response| answer::check(&response, &queue.topic));
         if matches!(
             outcome,
             Err(Error::Unavailable { .. } | Error::Timeout | Error::TopicMissing { .. })
@@ -210,20 +201,6 @@ impl Cluster {
             self.mark_stale(&queue.topic);
         }
         outcome
-    }
-
-    /// The message is in the master's log. Sending it again would not make it safer, only duplicate it for as long as
-    /// a slave is away.
-    fn note_reservation(&self, code: i32, queue: &Queue) {
-        let count = self.reservations.fetch_add(1, Ordering::Relaxed);
-        if count.is_power_of_two() || count == 0 {
-            log::warn!(
-                "broker {} stored messages of {}, but could not flush or replicate them in time (code {code}, {} times so far)",
-                queue.broker,
-                queue.topic,
-                count + 1
-            );
-        }
     }
 
     fn send_request(&self, queue: &Queue, batch: &[Outgoing]) -> Option<RemotingCommand> {

@@ -29,6 +29,13 @@ pub enum Error {
         /// RocketMQ's own words, or the limit that was passed.
         reason: String,
     },
+    /// RocketMQ has stored the messages, but not as safely as it is set up to: its disk or its slave was late or away. If the
+    /// master is lost now, so are they. A retry stores them once more.
+    #[error("RocketMQ has stored it with reservations: {reason}")]
+    Reserved {
+        /// What is not safe.
+        reason: String,
+    },
     /// No answer in time. Whether RocketMQ has stored the messages is unknown: a retry may duplicate them.
     #[error("RocketMQ did not answer in time")]
     Timeout,

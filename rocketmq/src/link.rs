@@ -26,6 +26,8 @@ use crate::Error;
 
 /// How long a TCP connect may take before the address counts as dead.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the library may take to make a client. It only starts tasks then; but everybody waits who wants this address.
+const START_TIMEOUT: Duration = Duration::from_secs(2);
 /// An address that could not be connected is not tried again before this has passed.
 const CONNECT_PAUSE: Duration = Duration::from_millis(200);
 /// What the library may take for an answer beyond its own time limit before we give up on it.
@@ -166,9 +168,9 @@ impl Links {
                     None,
                 )
                 .map_err(|error| classify(&error, address))?;
-                handle
-                    .start()
+                tokio::time::timeout(START_TIMEOUT, handle.start())
                     .await
+                    .map_err(|_| Error::Timeout)?
                     .map_err(|error| classify(&error, address))?;
                 Port::Handles {
                     config: Box::new(config),
@@ -205,9 +207,9 @@ impl Links {
         .and_then(|builder| builder.build())
         .map_err(|error| unavailable(address, &error.to_string()))?;
         let client = Arc::new(client);
-        client
-            .start()
+        tokio::time::timeout(START_TIMEOUT, client.start())
             .await
+            .map_err(|_| Error::Timeout)?
             .map_err(|error| unavailable(address, &error.to_string()))?;
         Ok(client)
     }

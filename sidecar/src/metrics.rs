@@ -35,6 +35,8 @@ pub(crate) struct UpRule {
     pub(crate) dead: AtomicU64,
     /// Batches that had to be sent again.
     pub(crate) retries: AtomicU64,
+    /// Messages in `sent` of which RocketMQ said that its disk or its slave does not have them.
+    pub(crate) reserved: AtomicU64,
 }
 
 /// Counters of one downlink rule.
@@ -354,6 +356,7 @@ impl Metrics {
                 bytes: c.bytes.load(Relaxed),
                 dead: c.dead.load(Relaxed),
                 retries: c.retries.load(Relaxed),
+                reserved: c.reserved.load(Relaxed),
             }),
             downlink: rows(&self.down, |rule, c| DownRuleSnapshot {
                 rule,
@@ -497,6 +500,8 @@ pub(crate) struct UpRuleSnapshot {
     pub(crate) bytes: u64,
     pub(crate) dead: u64,
     pub(crate) retries: u64,
+    #[serde(default)]
+    pub(crate) reserved: u64,
 }
 
 /// See [`DownRule`].

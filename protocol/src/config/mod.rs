@@ -85,6 +85,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// How long RocketMQ must say that a topic does not exist before messages for it are dead letters.
     pub topic_missing_timeout: Duration,
+    /// How long a message is sent again that RocketMQ has stored on the master alone, before that counts as stored.
+    pub replica_timeout: Duration,
     /// Bound of the dead letters.
     pub dead_letter_bytes_max: u64,
     /// Where the sidecar's HTTP listens beside its socket in the spool; nothing: nowhere.

@@ -210,6 +210,11 @@ pub(super) const OPTIONS: &[Spec] = &[
         86_400,
         "0 to 24h with a unit: 500ms, 10s, 5min"
     ),
+    time_option!(
+        replica_timeout,
+        86_400,
+        "0 to 24h with a unit: 500ms, 10s, 5min"
+    ),
     size_option!(dead_letter_bytes_max, MIB..=TIB, "1MiB to 1TiB"),
     option!(
         http_listen,
@@ -271,6 +276,7 @@ pub(super) fn defaults() -> Config {
         drain_timeout: Duration::from_secs(5),
         // Twice the 30 s at which RocketMQ's brokers register anew with a name server that was restarted.
         topic_missing_timeout: Duration::from_secs(60),
+        replica_timeout: Duration::from_secs(10),
         dead_letter_bytes_max: 64 * MIB,
         http_listen: None,
         log_level: Level::Info,

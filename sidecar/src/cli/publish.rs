@@ -105,7 +105,11 @@ async fn send(
         let size = left.min(per_batch);
         let queue = choose(&queues, message.keys.as_deref(), turn);
         let batch: Vec<Outgoing> = (0..size).map(|_| message.clone()).collect();
-        backbone.send(queue, &batch).await?;
+        match backbone.send(queue, &batch).await {
+            // It is there; whoever typed this has no use for a second one.
+            Err(error @ rocketmq::Error::Reserved { .. }) => log::error!("{error}"),
+            other => other?,
+        }
         left -= size;
         turn += 1;
     }

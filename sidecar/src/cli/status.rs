@@ -211,13 +211,14 @@ fn render(report: &Report) -> String {
         let c = &rule.counters;
         let _ = writeln!(
             out,
-            "\nuplink {}\n  {:.1}/s, {} sent ({}), {} taken, {} batches retried, {} dead letters",
+            "\nuplink {}\n  {:.1}/s, {} sent ({}), {} taken, {} batches retried, {} stored with reservations, {} dead letters",
             c.rule,
             rule.per_second,
             c.sent,
             bytes(c.bytes),
             c.matched,
             c.retries,
+            c.reserved,
             c.dead
         );
     }

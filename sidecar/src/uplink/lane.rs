@@ -12,6 +12,8 @@ use super::window::Ticket;
 /// The pause before a batch is sent again, doubled with each failure in a row.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The pause before a batch is sent again that RocketMQ has stored, but not yet safely: each time is a repetition.
+const PAUSE_RESERVED: Duration = Duration::from_secs(1);
 
 /// A message for RocketMQ, and what is to be done when it has arrived.
 #[derive(Debug)]
@@ -127,6 +129,12 @@ impl Lane {
             .min(PAUSE_MAX);
         self.failures += 1;
         self.not_before = Some(now + pause);
+        self.put_back(batch);
+    }
+
+    /// The batch is stored, but not yet safely, and is sent again, first of all, after a pause.
+    pub(super) fn reserved(&mut self, batch: Batch, now: Instant) {
+        self.not_before = Some(now + PAUSE_RESERVED);
         self.put_back(batch);
     }
 

@@ -12,6 +12,7 @@
 mod intake;
 mod lane;
 mod layout;
+mod reservations;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use crate::dead_letter::DeadLetters;
 use crate::metrics::Metrics;
 use intake::Intake;
 use lane::BatchLimits;
+use reservations::Reservations;
 use rules::Rules;
 use window::Window;
 
@@ -95,6 +97,7 @@ pub(crate) fn start(
             bytes: usize::try_from(config.batch_bytes_max).unwrap_or(usize::MAX),
         },
         topic_missing_timeout: config.topic_missing_timeout,
+        reservations: Reservations::new(config.replica_timeout),
     });
     let rules = Rules::new(table, metrics);
     let intake = Intake::new(

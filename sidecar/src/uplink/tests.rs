@@ -124,7 +124,10 @@ impl Backbone for Fake {
         state.sends += 1;
         state.largest = state.largest.max(batch.len());
         let outcome = (self.verdict)(&state, queue, batch);
-        if matches!(outcome, Ok(()) | Err(Error::Timeout)) {
+        if matches!(
+            outcome,
+            Ok(()) | Err(Error::Timeout | Error::Reserved { .. })
+        ) {
             let everything = state.everything.entry(queue.clone()).or_default();
             everything.extend_from_slice(batch);
         }

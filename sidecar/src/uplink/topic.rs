@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 
 use super::lane::{Batch, BatchLimits, Item, Lane, Note};
 use super::layout::{Layout, unstamp};
+use super::reservations::{Reservations, Verdict};
 use super::window::Window;
 use crate::dead_letter::{DeadLetters, Letter};
 use crate::metrics::{Ending, Metrics};
@@ -36,6 +37,7 @@ pub(super) struct Shared {
     pub(super) dead: DeadLetters,
     pub(super) limits: BatchLimits,
     pub(super) topic_missing_timeout: Duration,
+    pub(super) reservations: Reservations,
 }
 
 struct Topic {
@@ -189,7 +191,22 @@ impl Topic {
                 self.is_looking = false;
                 self.looked(outcome, now);
             }
-            Job::Sent(index, batch, Ok(())) => self.stored(index, &batch),
+            Job::Sent(index, batch, Ok(())) => {
+                if self
+                    .shared
+                    .reservations
+                    .safe(&self.lanes[index].queue.broker)
+                {
+                    log::info!(
+                        "broker {} stores messages safely again",
+                        self.lanes[index].queue.broker
+                    );
+                }
+                self.stored(index, &batch);
+            }
+            Job::Sent(index, batch, Err(Error::Reserved { reason })) => {
+                self.stored_with_reservations(index, batch, &reason, now);
+            }
             Job::Sent(index, batch, Err(error)) => self.not_sent(index, batch, &error, now),
             Job::Buried(grave, batch, Ok(())) => {
                 match grave {
@@ -225,6 +242,38 @@ impl Topic {
             rule: Arc::clone(&note.rule.counters),
             bytes: note.payload_bytes,
         });
+    }
+
+    /// The master has the batch, its disk or its slave has not.
+    fn stored_with_reservations(&mut self, index: usize, batch: Batch, reason: &str, now: Instant) {
+        let broker = &self.lanes[index].queue.broker;
+        match self.shared.reservations.judge(broker, now) {
+            Verdict::Again { is_first } => {
+                if is_first {
+                    log::warn!(
+                        "broker {broker} has stored messages, but {reason}: sending them again"
+                    );
+                }
+                self.note_down(&Error::Reserved {
+                    reason: reason.to_owned(),
+                });
+                if let Some(note) = batch.notes.first() {
+                    note.rule.counters.retries.fetch_add(1, Relaxed);
+                }
+                self.lanes[index].reserved(batch, now);
+            }
+            Verdict::Accept { is_first } => {
+                if is_first {
+                    log::warn!(
+                        "broker {broker}: {reason}, and that has not changed: its messages count as stored from now on"
+                    );
+                }
+                for note in &batch.notes {
+                    note.rule.counters.reserved.fetch_add(1, Relaxed);
+                }
+                self.stored(index, &batch);
+            }
+        }
     }
 
     fn unassigned_buried(&mut self) {
@@ -302,7 +351,10 @@ impl Topic {
                     return;
                 }
             }
-            _ => {
+            Error::Unavailable { .. }
+            | Error::Busy { .. }
+            | Error::Reserved { .. }
+            | Error::Timeout => {
                 self.missing_since = None;
                 self.note_down(error);
                 self.look_at = self.look_at.min(now + LOOK_PAUSE_FAILING);

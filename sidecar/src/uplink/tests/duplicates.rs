@@ -126,3 +126,40 @@ async fn nothing_is_taken_for_a_repetition_when_the_queues_change() {
     assert_eq!(stored, expected.len());
     assert_eq!(handed_over.into_iter().collect::<BTreeSet<_>>(), expected);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_master_alone_has_is_sent_again_and_accepted_when_its_patience_is_over() {
+    let fake = Fake::new(|state, _, _| match state.missing {
+        true => Err(Error::Reserved {
+            reason: "its slave is away".to_owned(),
+        }),
+        false => Ok(()),
+    });
+    let mut bench = Bench::start(&fake, &[("replica_timeout", "3s")]);
+    bench.publish("c", "c:0", &["# T"]);
+    eventually("the first is stored", || fake.stored() == 1).await;
+    // Only `send` looks at it from now on: the queues are known.
+    fake.state.lock().unwrap().missing = true;
+    bench.publish("c", "c:1", &["# T"]);
+    let sends = |fake: &Fake| fake.state.lock().unwrap().sends;
+    eventually("it is sent again", || sends(&fake) >= 3).await;
+    assert_eq!(bench.metrics.snapshot().uplink[0].sent, 1);
+    eventually("it is accepted", || {
+        let rule = bench.metrics.snapshot().uplink[0].clone();
+        (rule.sent, rule.reserved) == (2, 1)
+    })
+    .await;
+    let so_far = sends(&fake);
+    bench.publish("c", "c:2", &["# T"]);
+    eventually("the next one is accepted at once", || {
+        bench.metrics.snapshot().uplink[0].reserved == 2
+    })
+    .await;
+    assert_eq!(sends(&fake), so_far + 1);
+    assert_eq!(
+        bench.drain(Duration::from_secs(60)).await,
+        DrainOutcome::Drained
+    );
+    let bodies: Vec<_> = fake.read().1.into_iter().map(|(body, _)| body).collect();
+    assert_eq!(bodies, ["c:0", "c:1", "c:2"]);
+}
