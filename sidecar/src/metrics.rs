@@ -83,6 +83,7 @@ impl Row for UpRule {
             &self.bytes,
             &self.dead,
             &self.retries,
+            &self.reserved,
         ]
     }
 }
