@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use handoff::ReadError;
-use protocol::message::{Identity, Message, Property, UplinkFrame};
+use protocol::message::{Epochs, Identity, Message, Property, UplinkFrame};
 use protocol::rules::RuleTable;
 use serde::Serialize;
 
@@ -133,7 +133,10 @@ pub(super) fn export(
         } else if let Some(position) = args.from_position {
             peek.seek(position);
         }
-        let epoch = peek.epoch();
+        let log_epoch = peek.epoch();
+        let epochs = (direction == Direction::Uplink)
+            .then(|| Epochs::read(spool_dir, log_epoch).ok())
+            .flatten();
         loop {
             match peek.poll() {
                 Ok(None) => break,
@@ -143,6 +146,9 @@ pub(super) fn export(
                     line.position = frame.position;
                     line.id = node.as_deref().map(|node| {
                         let position = frame.position;
+                        let epoch = epochs
+                            .as_ref()
+                            .map_or(log_epoch, |epochs| epochs.at(position));
                         Identity {
                             node,
                             epoch,

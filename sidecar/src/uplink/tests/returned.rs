@@ -78,7 +78,9 @@ async fn what_is_damaged_beyond_repair_is_kept_as_it_is() {
         reason.contains(&format!("from {at} to {behind}")),
         "{reason}"
     );
-    let epoch = bench.writer.epoch();
+    let epoch = Epochs::read(bench.dir.path(), bench.writer.epoch())
+        .unwrap()
+        .at(at);
     assert_eq!(letters[0]["position"], format!("n:{epoch:x}:{at}"));
     let letter: crate::dead_letter::Letter = serde_json::from_value(letters[0].clone()).unwrap();
     let raw = letter.payload().unwrap();
