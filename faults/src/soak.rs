@@ -10,6 +10,7 @@ use harness::{Mosquitto, eventually, proc};
 
 use crate::engine::{self, Grounds};
 use crate::fault::{Fault, Plan};
+use crate::faults;
 use crate::memory;
 use crate::row::Row;
 use crate::run::{Run, log};
@@ -34,11 +35,7 @@ static SOAK: Fault = Fault {
             goal_s: None,
             ..Plan::own_rocketmq()
         }
-        .broker(|spec| {
-            // A Mosquitto that is killed has what it saved; this is how it saves each change.
-            spec.conf("autosave_interval 1")
-                .conf("autosave_on_changes true")
-        })
+        .broker(faults::saving)
     },
     inject: soak,
 };
@@ -49,8 +46,11 @@ pub fn run(length: Duration, grounds: &Grounds) -> Vec<Row> {
     engine::run(&SOAK, Mosquitto::V2_0_11, grounds)
 }
 
+/// Something that happens, and how.
+type Act = (&'static str, fn(&mut Run));
+
 /// What may happen. Those before [`GENTLE`] end a process of ours.
-const ACTS: [(&str, fn(&mut Run)); 7] = [
+const ACTS: [Act; 7] = [
     ("kill -9 of the sidecar", kill_sidecar),
     ("kill -9 of Mosquitto", kill_mosquitto),
     ("kill -9 of both", kill_both),

@@ -312,6 +312,7 @@ impl Bridge {
         if let Err(error) = parts.uplink.sync() {
             log::error!("the spool could not be synced to the disk: {error}");
         }
+        parts.downlink.stop();
         parts.wake.stop();
         if let Some(supervisor) = &mut parts.supervisor {
             supervisor.stop();

@@ -1,8 +1,8 @@
 //! Messages on their way down: out of the log and into the broker, on Mosquitto's thread, a bounded number a tick.
 //!
 //! `mosquitto_broker_publish` only queues; the broker hands the queue out at the start of its next pass, so before the
-//! next tick. What one tick injected is therefore given back to the sidecar in the *next* one: a broker killed in
-//! between gets it again, and nothing is lost.
+//! next tick. What one tick injected is therefore given back to the sidecar in the *next* one, or after
+//! `downlink_release_delay`: a broker killed in between gets it again, and nothing is lost.
 //!
 //! What can't be injected goes back to the sidecar over the uplink log before its frame is given back: see `refusal`.
 //! While there is no room for it, everything behind it waits.
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use handoff::{Counters, Frame, OpenError, Position, ReadError, Reader, ReaderOptions, Waiter};
+use handoff::{Counters, Frame, OpenError, ReadError, Reader, ReaderOptions, Waiter};
 use protocol::counters as count;
 use protocol::message::Message;
 use protocol::trie::validate_topic;
@@ -23,6 +23,7 @@ use crate::ledger;
 use crate::limit::Limit;
 use crate::pressure::Allowance;
 use crate::refusal::{GiveBack, Refusal, give_back};
+use crate::unreleased::Unreleased;
 use crate::uplink::now_ms;
 
 /// How often to look for the log while the sidecar has not made it yet.
@@ -46,7 +47,7 @@ pub(crate) struct Downlink {
     next_look: Option<Instant>,
     open_failure: Option<String>,
     complaints: Limit,
-    injected: Option<Position>,
+    unreleased: Unreleased,
     /// The next message could neither be injected nor given back: not again before then.
     stuck_until: Option<Instant>,
 }
@@ -61,7 +62,8 @@ pub(crate) struct Drained {
 }
 
 impl Downlink {
-    pub(crate) fn new(dir: PathBuf, counters: Rc<Counters>) -> Downlink {
+    /// Of the log in `dir`; what was injected is given back after `release_delay`, and not before the next tick.
+    pub(crate) fn new(dir: PathBuf, release_delay: Duration, counters: Rc<Counters>) -> Downlink {
         Downlink {
             dir,
             counters,
@@ -69,7 +71,7 @@ impl Downlink {
             next_look: None,
             open_failure: None,
             complaints: Limit::default(),
-            injected: None,
+            unreleased: Unreleased::new(release_delay),
             stuck_until: None,
         }
     }
@@ -88,7 +90,7 @@ impl Downlink {
                 .is_some_and(|reader| reader.end() > reader.position())
     }
 
-    /// One tick: gives back what the last one injected, then injects as much as is allowed (the last message may have
+    /// One tick: gives back what earlier ones injected, then injects as much as is allowed (the last message may have
     /// more bytes). `uplink` takes what can't be.
     pub(crate) fn tick(
         &mut self,
@@ -101,7 +103,7 @@ impl Downlink {
         let Some(reader) = &mut self.reader else {
             return Drained::default();
         };
-        if let Some(position) = self.injected.take() {
+        if let Some(position) = self.unreleased.due(Instant::now()) {
             reader.release(position);
             ledger::damaged(&self.counters, reader);
         }
@@ -158,11 +160,19 @@ impl Downlink {
         }
         let position = reader.position();
         if position > before {
-            self.injected = Some(position);
+            self.unreleased.injected(position, Instant::now());
         }
         Drained {
             again: position > before,
             opened,
+        }
+    }
+
+    /// Mosquitto ends in order, and has saved its sessions: gives back what it has had time to hand out.
+    pub(crate) fn stop(&mut self) {
+        if let (Some(reader), Some(position)) = (&mut self.reader, self.unreleased.due_at_end()) {
+            reader.release(position);
+            ledger::damaged(&self.counters, reader);
         }
     }
 

@@ -69,7 +69,11 @@ fn setup(per_tick: u32) -> Setup {
     };
     let writer = Writer::open(&dir.path().join("downlink"), &options).expect("a log");
     let counters = counters(&dir);
-    let downlink = Downlink::new(dir.path().join("downlink"), Rc::clone(&counters));
+    let downlink = Downlink::new(
+        dir.path().join("downlink"),
+        Duration::ZERO,
+        Rc::clone(&counters),
+    );
     Setup {
         dir,
         writer,
@@ -194,7 +198,7 @@ fn a_broker_killed_after_a_tick_gets_the_messages_again() {
         .tick(&broker, &mut Back::default(), setup.allowed);
     let dir = setup.dir.path().join("downlink");
     drop(setup.downlink);
-    let mut next = Downlink::new(dir, Rc::clone(&setup.counters));
+    let mut next = Downlink::new(dir, Duration::ZERO, Rc::clone(&setup.counters));
     next.tick(&broker, &mut Back::default(), setup.allowed);
     assert_eq!(broker.taken.borrow().len(), 2);
 }
@@ -311,7 +315,7 @@ fn what_can_neither_be_injected_nor_given_back_waits_and_everything_behind_it() 
 #[test]
 fn without_a_log_there_is_nothing_to_do() {
     let dir = tempfile::tempdir().expect("a directory");
-    let mut downlink = Downlink::new(dir.path().join("downlink"), counters(&dir));
+    let mut downlink = Downlink::new(dir.path().join("downlink"), Duration::ZERO, counters(&dir));
     assert_eq!(
         downlink.tick(&Broker::default(), &mut Back::default(), ALL),
         Drained::default()

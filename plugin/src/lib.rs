@@ -35,6 +35,7 @@ mod start;
 #[cfg(test)]
 #[allow(unsafe_code)]
 mod test_alloc;
+mod unreleased;
 mod uplink;
 mod wake;
 mod wills;

@@ -98,7 +98,11 @@ pub(crate) fn start(
     spool::write_options(&config.spool_dir, &config.effective_options())?;
 
     let uplink = Uplink::new(writer, wanted, config.spool_full, Rc::clone(&counters));
-    let downlink = Downlink::new(config.spool_dir.join("downlink"), Rc::clone(&counters));
+    let downlink = Downlink::new(
+        config.spool_dir.join("downlink"),
+        config.downlink_release_delay,
+        Rc::clone(&counters),
+    );
     let limits = around.conf.queue_limits().unwrap_or_default();
     let pressure = Pressure::new(&config, limits, Rc::clone(&counters));
     let wake = Wake::start(around.is_2_1).map_err(StartError::Thread)?;

@@ -116,6 +116,7 @@ fn every_option_is_read() {
         ("spool_full", "drop"),
         ("spool_high_water", "75 %"),
         ("downlink_hold", "1500ms"),
+        ("downlink_release_delay", "5s"),
         ("downlink_bytes_max", "8MiB"),
         ("downlink_per_tick", "1"),
         ("downlink_from", "earliest"),
@@ -159,6 +160,7 @@ fn every_option_is_read() {
     assert_eq!(config.sidecar_path, Some(PathBuf::from("/usr/bin/x")));
     assert_eq!(config.spool_high_water, 75);
     assert_eq!(config.downlink_hold, Duration::from_millis(1500));
+    assert_eq!(config.downlink_release_delay, Duration::from_secs(5));
     assert_eq!(
         (config.topic_missing_timeout, config.replica_timeout),
         (Duration::ZERO, Duration::from_secs(180))
@@ -235,6 +237,11 @@ fn what_is_wrong_is_named_with_option_value_and_what_is_allowed() {
             "is not a whole number in range",
         ),
         ("downlink_hold", "10", "is not a time with its unit"),
+        (
+            "downlink_release_delay",
+            "11min",
+            "is out of range (allowed: 0 to 10min",
+        ),
         (
             "downlink_hold",
             "1h",

@@ -107,6 +107,8 @@ pub(crate) struct Facts {
     pub(crate) reading: ConnectionSnapshot,
     pub(crate) uplink: Option<Log>,
     pub(crate) downlink: Option<Log>,
+    /// How long Mosquitto keeps what it has taken in the log (`downlink_release_delay`).
+    pub(crate) release_delay: Duration,
     /// Totals.
     pub(crate) refused: u64,
     pub(crate) dropped: u64,
@@ -190,9 +192,8 @@ impl Judge {
             let detail = format!("{waiting} wait, and none was done with for {seconds} s");
             Reason::new(what::UPLINK_STALLED, since, detail)
         }));
-        let stalled = self
-            .downlink
-            .look(now, now_ms, facts.downlink, STALLED_AFTER);
+        let patience = STALLED_AFTER + facts.release_delay;
+        let stalled = self.downlink.look(now, now_ms, facts.downlink, patience);
         let reading = &facts.reading;
         if let Some(since) = stalled {
             let waiting = waiting(facts.downlink);

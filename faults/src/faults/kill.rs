@@ -46,9 +46,10 @@ fn kill_sidecar(run: &mut Run) {
 
 /// Mosquitto keeps its sessions and queues in memory, and writes them down when told to: without this, what it has taken from
 /// RocketMQ for a device that is not here dies with it.
-pub(super) fn saving(spec: BrokerSpec) -> BrokerSpec {
+pub(crate) fn saving(spec: BrokerSpec) -> BrokerSpec {
     spec.global_conf("autosave_on_changes true")
         .global_conf("autosave_interval 1")
+        .option("downlink_release_delay", "5s")
 }
 
 fn mosquitto_plan() -> Plan {

@@ -18,6 +18,7 @@ mod topic;
 
 use crate::fault::Fault;
 
+pub(crate) use kill::saving;
 pub(crate) use outage_kill::SIDECAR as KILL_SIDECAR_IN_OUTAGE;
 
 /// All of them, in the order of the table. The rotation of Mosquitto's versions goes by it, too.

@@ -55,6 +55,8 @@ pub struct Config {
     pub downlink_per_tick: u32,
     /// How long one connected client that takes nothing may hold up the others.
     pub downlink_hold: Duration,
+    /// How long what was injected is kept, to be injected again if Mosquitto is killed before it has saved its sessions.
+    pub downlink_release_delay: Duration,
     /// Where a downlink starts when the group has no offset.
     pub downlink_from: StartFrom,
     /// MQTT → RocketMQ, those of the rules file last.

@@ -172,6 +172,11 @@ pub(super) const OPTIONS: &[Spec] = &[
         600,
         "0 to 10min with a unit: 500ms, 10s, 1min"
     ),
+    time_option!(
+        downlink_release_delay,
+        600,
+        "0 to 10min with a unit: 500ms, 10s, 1min"
+    ),
     word_option!(downlink_from, StartFrom, "latest, earliest"),
     option!(
         rules_file,
@@ -260,6 +265,7 @@ pub(super) fn defaults() -> Config {
         downlink_bytes_max: 64 * MIB,
         downlink_per_tick: 256,
         downlink_hold: Duration::from_secs(10),
+        downlink_release_delay: Duration::ZERO,
         downlink_from: StartFrom::Latest,
         uplink: Vec::new(),
         downlink: Vec::new(),

@@ -150,6 +150,7 @@ fn facts(metrics: &Metrics, config: &Config) -> Facts {
         reading: metrics.reading.snapshot(),
         uplink: spool::log(&uplink, config.spool_bytes_max),
         downlink: spool::log(&downlink, config.downlink_bytes_max),
+        release_delay: config.downlink_release_delay,
         refused: sum(FULL),
         dropped: sum(DROPPED),
         dead: dead.sum::<u64>() + snapshot.unroutable + snapshot.returned,
