@@ -17,10 +17,11 @@ use super::{AHEAD_KIB_MAX, Fetched, Progress, Shared};
 use crate::link::{Purpose, lock};
 use crate::{Error, Queue, answer};
 
-/// How long a broker may hold a pull that finds nothing. Short, because a broker that vanished without a word is
-/// only noticed when this and the margin have passed.
-const HOLD: Duration = Duration::from_secs(5);
-const MARGIN: Duration = Duration::from_millis(2500);
+/// How long a broker may hold a pull that finds nothing. Brokers look only every five seconds for pulls that were held long
+/// enough (`PullRequestHoldService`), so the answer comes within six. Short, because a broker that vanished without a word is only
+/// noticed when this and the margin have passed.
+const HOLD: Duration = Duration::from_secs(1);
+const MARGIN: Duration = Duration::from_millis(6500);
 /// The most messages in one answer. Brokers have a lower limit of their own (32 with default settings).
 const MESSAGES_MAX: i32 = 256;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
