@@ -1,18 +1,19 @@
 //! Any bytes decode to a frame inside them or to a named fault, and what `encode` makes decodes again.
 #![no_main]
 
-use handoff::fuzzing::{Decoded, decode, encode, next_good};
+use handoff::fuzzing::{Decoded, Search, decode, encode, next_good};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (u64, u32, Vec<u8>)| {
     let (position, salt, bytes) = input;
-    let position = position >> 8;
+    let position = (position >> 8) / 16 * 16;
     match decode(&bytes, position, salt) {
         Decoded::Payload { len, total } => assert!(16 + len <= total && total <= bytes.len()),
         Decoded::Padding { total } => assert!((16..=bytes.len()).contains(&total)),
         Decoded::Bad(_) => {}
     }
-    if let Some(at) = next_good(&bytes, 0, position, salt) {
+    let room = bytes.len();
+    if let Search::At(at) = next_good(&bytes, 0, room, position, salt, 1 << 20) {
         assert!(!matches!(
             decode(&bytes[at..], position + at as u64, salt),
             Decoded::Bad(_)
@@ -35,5 +36,6 @@ fuzz_target!(|input: (u64, u32, Vec<u8>)| {
         decode(&log[32..], position, salt),
         Decoded::Bad(_)
     ));
-    assert_eq!(next_good(&log, 0, position, salt), Some(32));
+    let found = next_good(&log, 0, log.len(), position, salt, 1 << 20);
+    assert_eq!(found, Search::At(32));
 });

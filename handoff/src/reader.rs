@@ -187,6 +187,11 @@ impl Reader {
         self.repaired
     }
 
+    /// Whether the segment that comes next is not there although the end lies beyond: looking again at once is of no use.
+    pub fn is_stranded(&self) -> bool {
+        self.missing == Some(self.description.segment_of(self.position))
+    }
+
     /// A copy of the bytes from `from` up to `to`, as they stand in the files, headers of frames and all: what a [`ReadError::Corrupt`] was about. At most
     /// `bytes_max` of them, from one segment, and none when they are not there.
     pub fn raw(&self, from: Position, to: Position, bytes_max: usize) -> Vec<u8> {
@@ -305,6 +310,7 @@ impl Reader {
         match opened {
             Ok((is_good, source)) => {
                 self.source = Some(source);
+                self.missing = None;
                 if !is_good {
                     // All that it says is known, and its frames have checksums of their own.
                     self.count_repair(format_args!("the header of segment {number}"));

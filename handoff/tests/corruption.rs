@@ -199,6 +199,7 @@ fn another_process_writing_garbage_into_the_end_does_not_crash_the_reader() {
     for end in [u64::MAX, 1 << 60, 1 << 50, 3, 17, 4033, 100_000] {
         set_position(dir.path(), END_AT, end);
         drain(&mut reader);
+        assert_eq!(reader.is_stranded(), end != u64::MAX, "{end}");
     }
 }
 

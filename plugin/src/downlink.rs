@@ -117,7 +117,13 @@ impl Downlink {
         let mut costly = false;
         while left > 0 && bytes_left > 0 && !costly {
             match reader.poll() {
-                Ok(None) => break,
+                Ok(None) => {
+                    if reader.is_stranded() {
+                        // The end says that there is more, and the segment is not there: no reason to look all the time.
+                        self.stuck_until = Some(Instant::now() + STUCK_PAUSE);
+                    }
+                    break;
+                }
                 Ok(Some(frame)) => {
                     let position = frame.position;
                     costly = frame.repaired;
@@ -153,6 +159,7 @@ impl Downlink {
                     if self.complaints.allows() {
                         log::error!("the downlink log can't be read: {error}");
                     }
+                    self.stuck_until = Some(Instant::now() + STUCK_PAUSE);
                     break;
                 }
             }

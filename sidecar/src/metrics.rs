@@ -133,6 +133,8 @@ pub(crate) struct Metrics {
     pub(crate) returned: AtomicU64,
     /// Stretches of the uplink log that failed their checksum and were skipped.
     pub(crate) corrupt_frames: AtomicU64,
+    /// Frames and headers of the uplink log of which one byte was damaged, and mended.
+    pub(crate) repaired_frames: AtomicU64,
     /// Frames whose rule is not in `rules.table`, or that do not decode: dead letters without a rule.
     pub(crate) unroutable: AtomicU64,
     /// Messages from RocketMQ that were left out because an earlier run had handed them over already.
@@ -194,6 +196,7 @@ impl Default for Metrics {
             uplink_damaged: AtomicU64::new(0),
             returned: AtomicU64::new(0),
             corrupt_frames: AtomicU64::new(0),
+            repaired_frames: AtomicU64::new(0),
             unroutable: AtomicU64::new(0),
             downlink_repeated: AtomicU64::new(0),
             downlink_lag: AtomicU64::new(u64::MAX),
@@ -378,6 +381,7 @@ impl Metrics {
             uplink_base: self.uplink_base.load(Relaxed).cast_signed(),
             downlink_base: self.downlink_base.load(Relaxed).cast_signed(),
             corrupt_frames: self.corrupt_frames.load(Relaxed),
+            repaired_frames: self.repaired_frames.load(Relaxed),
             unroutable: self.unroutable.load(Relaxed),
             downlink_repeated: self.downlink_repeated.load(Relaxed),
             downlink_lag: (lag != u64::MAX).then_some(lag),
@@ -474,6 +478,8 @@ pub(crate) struct Snapshot {
     pub(crate) uplink_base: i64,
     pub(crate) downlink_base: i64,
     pub(crate) corrupt_frames: u64,
+    /// Frames and headers of the uplink log of which one byte was damaged, and mended.
+    pub(crate) repaired_frames: u64,
     pub(crate) unroutable: u64,
     pub(crate) downlink_repeated: u64,
     pub(crate) downlink_lag: Option<u64>,

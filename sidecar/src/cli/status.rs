@@ -198,12 +198,13 @@ fn render(report: &Report) -> String {
             format!("{behind} messages wait for this node"),
         );
     }
-    if report.uplink.corrupt_frames + report.uplink.unroutable > 0 {
-        let (corrupt, unroutable) = (report.uplink.corrupt_frames, report.uplink.unroutable);
+    let up = &report.uplink;
+    if up.corrupt_frames + up.repaired_frames + up.unroutable > 0 {
+        let (corrupt, mended, unroutable) = (up.corrupt_frames, up.repaired_frames, up.unroutable);
         line(
             "damage",
             format!(
-                "{corrupt} corrupted stretches of the uplink log, {unroutable} frames without a rule"
+                "{corrupt} corrupted stretches of the uplink log, {mended} mended frames, {unroutable} frames without a rule"
             ),
         );
     }

@@ -202,6 +202,7 @@ pub(crate) fn fill_rules(
     report.uplink.log_base = snapshot.uplink_base;
     report.downlink.log_base = snapshot.downlink_base;
     report.uplink.corrupt_frames = snapshot.corrupt_frames;
+    report.uplink.repaired_frames = snapshot.repaired_frames;
     report.uplink.unroutable = snapshot.unroutable;
     report.downlink.waiting_in_rocketmq = snapshot.downlink_lag;
     report.downlink.repeated = snapshot.downlink_repeated;

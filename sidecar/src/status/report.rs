@@ -77,6 +77,9 @@ pub(crate) struct Uplink {
     pub(crate) log_base: i64,
     /// Stretches of the log that failed their checksum.
     pub(crate) corrupt_frames: u64,
+    /// Frames and headers of the log of which one byte was damaged, and mended: nothing is lost of these.
+    #[serde(default)]
+    pub(crate) repaired_frames: u64,
     /// Frames that are dead letters without a rule.
     pub(crate) unroutable: u64,
     /// The rules, those of earlier configurations too if messages of theirs came by.

@@ -221,6 +221,8 @@ impl Intake {
             .metrics
             .uplink_log
             .set(self.reader.released(), self.reader.end());
+        let repaired = &shared.metrics.repaired_frames;
+        repaired.store(self.reader.repaired(), Relaxed);
     }
 
     fn end(mut self, deadline: Instant) -> DrainOutcome {
