@@ -141,6 +141,7 @@ impl Window {
     }
 
     /// Everything before this position is done with.
+    #[cfg(test)]
     pub(super) fn done(&self) -> Position {
         self.lock().done
     }
