@@ -54,7 +54,8 @@ pub(crate) fn saving(spec: BrokerSpec) -> BrokerSpec {
 
 fn mosquitto_plan() -> Plan {
     Plan {
-        repeats_max: REPEATS_MAX,
+        // All that was injected within `downlink_release_delay` is injected again.
+        repeats_max: 4 * REPEATS_MAX,
         goal_s: Some(2.0),
         ..Plan::shared()
     }
