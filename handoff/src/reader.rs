@@ -427,7 +427,7 @@ impl Reader {
 
     fn pass_frame(&mut self, total: usize) {
         self.position += total as u64;
-        self.frames += 1;
+        self.frames = self.frames.wrapping_add(1);
         self.polled.push_back((self.position, self.frames));
     }
 

@@ -126,7 +126,7 @@ impl Writer {
         self.segment.commit(self.offset, word);
         self.offset += total;
         self.end += total as u64;
-        self.frames += 1;
+        self.frames = self.frames.wrapping_add(1);
         let words = self.files.cursor.words();
         words.publish(start, self.end, self.frames);
         if self.sync_always {
