@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::child::ChildGuard;
 use crate::environment::{required_path, shared_namesrv};
-use crate::wait::eventually;
+use crate::wait::{DEADLINE, eventually};
 
 const ANSWER_LIMIT: Duration = Duration::from_secs(90);
 
@@ -110,9 +110,20 @@ impl Topic {
         Topic::create(&shared_namesrv(), &unique(label), queues)
     }
 
-    /// Creates a topic.
+    /// Creates a topic. A RocketMQ that is slow to answer its admin client is asked again.
+    ///
+    /// # Panics
+    /// When it has not been created within twice [`DEADLINE`].
     pub fn create(namesrv: &str, name: &str, queues: u32) -> Topic {
-        ask(json!({ "op": "create-topic", "namesrv": namesrv, "topic": name, "queues": queues }));
+        let question =
+            json!({ "op": "create-topic", "namesrv": namesrv, "topic": name, "queues": queues });
+        let start = Instant::now();
+        while let Err(problem) = try_ask(question.clone()) {
+            assert!(
+                start.elapsed() < DEADLINE * 2,
+                "the Java probe, create-topic {name}: {problem}"
+            );
+        }
         Topic::named(namesrv, name)
     }
 
