@@ -136,6 +136,12 @@ fn what_can_not_be_an_entry_is_refused() {
         Err(TableError::Text(_))
     ));
     assert_eq!(fs::read_to_string(&path).unwrap(), "", "all or nothing");
+    let sum = crc32c::crc32c(format!("{}last", u32::MAX).as_bytes());
+    let line = format!("{}\t{sum:08x}\tlast\n\n", u32::MAX);
+    fs::write(&path, line.repeat(2)).unwrap();
+    let mut table = RuleTable::open(&path).unwrap();
+    assert!(matches!(table.id_of("one more"), Err(TableError::Full(_))));
+    assert_eq!(table.id_of("last").unwrap(), u32::MAX);
 }
 
 #[test]
