@@ -140,7 +140,8 @@ ensure_network_tools() {
 
 # bindgen, for the check that the committed bindings still match Mosquitto's headers.
 ensure_libclang() {
-  compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || apt_install libclang-dev
+  # Not libclang-cpp.so, which other packages bring: bindgen can't use it.
+  compgen -G '/usr/lib/llvm-*/lib/libclang.so*' >/dev/null || apt_install libclang-dev
 }
 
 ensure_cargo_deny() {
