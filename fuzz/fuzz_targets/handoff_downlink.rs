@@ -53,9 +53,9 @@ fn write_position(dir: &Path, end: bool, to: u64, whole: bool) {
     let at = if end { 64 } else { 128 };
     write(&dir.join("cursor"), &to.to_le_bytes(), at);
     if whole {
-        write(&dir.join("cursor"), &(!to).to_le_bytes(), at + 16);
+        write(&dir.join("cursor"), &(!to).to_le_bytes(), at + 8);
         let masked = to ^ 0x5BD1_E995_A3C5_9AC3;
-        write(&dir.join("cursor"), &masked.to_le_bytes(), at + 24);
+        write(&dir.join("cursor"), &masked.to_le_bytes(), at + 16);
     }
 }
 

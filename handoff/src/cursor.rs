@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!    0  description (64 bytes, see `layout`; written at creation, or by the writer that rebuilds it)
-//!   64  end       u64, writer: behind the last committed frame      72  futex word of those who wait for it   u32
-//!   80  end again, inverted                                         88  and once more, under a mask
+//!   64  end       u64, writer: behind the last committed frame      72  again, inverted
+//!   80  and once more, under a mask                                 88  futex word of those who wait for it   u32
 //!   96  how many frames lie before `end`: see `Counts`
-//!  128  released  u64, reader: everything before is done with       136  futex word of those who wait for it   u32
-//!  144  released again, inverted                                   152  and once more, under a mask
+//!  128  released  u64, reader: everything before is done with      136  again, inverted
+//!  144  and once more, under a mask                                152  futex word of those who wait for it   u32
 //!  160  how many frames lie before `released`
 //!  192  boot      u64, writer: which boot of the machine `end` is of
 //!  200  synced    u64, writer: everything before has been forced onto the disk

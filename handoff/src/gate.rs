@@ -6,28 +6,20 @@
 use std::time::{Duration, Instant};
 
 use crate::futex::Futex;
-use crate::primitive::{AtomicBool, AtomicU64, Ordering, fence, spin_loop};
+use crate::primitive::{AtomicBool, Ordering, fence};
+use crate::threefold::{Shared, Threefold};
 
 /// Bit 0 of the word: somebody sleeps, or is about to. The bits above count the wake-ups: with the flag alone a second sleeper could set it again between a wake-up
 /// and the first one's call into the kernel, which would then sleep over it.
 const SLEEPING: u32 = 1;
 
-/// The third copy of a position is kept under this mask: no line of equal bytes, whatever they are, looks like three copies.
-const MASK: u64 = 0x5BD1_E995_A3C5_9AC3;
-/// How often the copies are looked at before none of them is believed: two agree whenever the other side is not in the middle of storing them.
-const LOOKS: u32 = if cfg!(loom) { 2 } else { 100 };
-
 /// A position that only one side moves, and the word that the other side sleeps on. All lies in one cache line, so that advancing touches one line.
-///
-/// The position is kept three times, so that a damaged copy is outvoted: between two stores of a living (or dead) owner, two of the three agree as well.
 #[repr(C)]
-pub(crate) struct Gate {
-    position: AtomicU64,
+pub(crate) struct Gate<P = Threefold> {
+    position: P,
     sleepers: Futex,
     #[cfg(not(loom))]
     _zeros: u32,
-    inverted: AtomicU64,
-    masked: AtomicU64,
 }
 
 /// Makes a wait return although nothing moved; kept until a wait has taken it.
@@ -44,79 +36,37 @@ impl Permit {
     }
 }
 
-/// The position that two of the three copies agree on; else all of them, the least one first.
-pub(crate) fn choose(position: u64, inverted: u64, masked: u64) -> Result<u64, [u64; 3]> {
-    let mut copies = [position, !inverted, masked ^ MASK];
-    let [first, second, third] = copies;
-    if first == second || first == third {
-        return Ok(first);
-    }
-    if second == third {
-        return Ok(second);
-    }
-    copies.sort_unstable();
-    Err(copies)
-}
-
+#[cfg(not(loom))]
 impl Gate {
-    /// A gate at position 0, outside any mapping.
-    #[cfg(loom)]
-    pub(crate) fn new() -> Gate {
-        Gate {
-            position: AtomicU64::new(0),
-            sleepers: Futex::new(),
-            inverted: AtomicU64::new(!0),
-            masked: AtomicU64::new(MASK),
-        }
-    }
-
-    /// Where the gate is. What the other side did before it advanced to there is seen. When no two copies agree, the least of them: to read less, and to
-    /// deliver twice, is better than to lose.
-    pub(crate) fn position(&self) -> u64 {
-        // Acquire: SYNC POINT with the Release in `advance`.
-        let position = self.position.load(Ordering::Acquire);
-        if !self.inverted.load(Ordering::Acquire) == position {
-            return position;
-        }
-        self.vote().unwrap_or_else(|copies| copies[0])
-    }
-
     /// The position, if two of its copies agree; else all of them, the least one first.
     pub(crate) fn agreed(&self) -> Result<u64, [u64; 3]> {
-        self.vote()
-    }
-
-    #[cold]
-    fn vote(&self) -> Result<u64, [u64; 3]> {
-        let mut found = Ok(0);
-        for _ in 0..LOOKS {
-            // Acquire: each copy may be the one that is taken.
-            found = choose(
-                self.position.load(Ordering::Acquire),
-                self.inverted.load(Ordering::Acquire),
-                self.masked.load(Ordering::Acquire),
-            );
-            if found.is_ok() {
-                break;
-            }
-            spin_loop();
-        }
-        found
+        self.position.vote()
     }
 
     /// Whether one of the copies differs although nobody is at work: it is damaged.
     pub(crate) fn is_damaged(&self) -> bool {
-        let position = self.position.load(Ordering::Acquire);
-        !self.inverted.load(Ordering::Acquire) != position
-            || self.masked.load(Ordering::Acquire) ^ MASK != position
+        self.position.is_damaged()
+    }
+}
+
+impl<P: Shared> Gate<P> {
+    /// A gate outside any mapping.
+    #[cfg(loom)]
+    pub(crate) fn new(position: P) -> Gate<P> {
+        Gate {
+            position,
+            sleepers: Futex::new(),
+        }
+    }
+
+    /// Where the gate is. What the other side did before it advanced to there is seen.
+    pub(crate) fn position(&self) -> u64 {
+        self.position.load()
     }
 
     /// Moves the gate to `to` and wakes who waits for it. Only the one side that owns the gate may call this.
     pub(crate) fn advance(&self, to: u64) {
-        // Release: SYNC POINT with the Acquire in `position`: the frame's bytes (or the reader's last look at them) come before.
-        self.position.store(to, Ordering::Release);
-        self.inverted.store(!to, Ordering::Release);
-        self.masked.store(to ^ MASK, Ordering::Release);
+        self.position.store(to);
         self.wake_sleepers();
     }
 
@@ -182,7 +132,5 @@ impl Gate {
 const _: () = assert!(
     size_of::<Gate>() == 32
         && std::mem::offset_of!(Gate, position) == 0
-        && std::mem::offset_of!(Gate, sleepers) == 8
-        && std::mem::offset_of!(Gate, inverted) == 16
-        && std::mem::offset_of!(Gate, masked) == 24
+        && std::mem::offset_of!(Gate, sleepers) == 24
 );

@@ -12,6 +12,7 @@
 mod futex;
 mod gate;
 mod primitive;
+mod threefold;
 
 #[cfg(not(loom))]
 mod counters;

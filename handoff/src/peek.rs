@@ -11,13 +11,13 @@ use std::path::Path;
 use crate::cursor::{self, Found};
 use crate::dir::{self, Dir};
 use crate::frame::{self, Decoded, Search};
-use crate::gate;
 use crate::layout::{
     DESCRIPTION_BYTES, Description, FRAME_ALIGN, FRAME_HEADER_BYTES, NoDescription, POSITION_MAX,
     SEGMENT_MAGIC, VERSION, u64_at,
 };
 use crate::recovery::boot_id;
 use crate::repair::{self, Mended, Stretch};
+use crate::threefold;
 use crate::{Frame, OpenError, Position, ReadError};
 
 /// Where the words of the cursor page are: see `cursor`.
@@ -323,8 +323,8 @@ fn read_cursor(dir: &Dir) -> Result<Option<(Description, Words)>, OpenError> {
     file.read_exact_at(&mut page, 0).map_err(io)?;
     // Without a majority: a position that can't be true.
     let position = |at| {
-        let (first, second, third) = (u64_at(&page, at), at + 16, at + 24);
-        gate::choose(first, u64_at(&page, second), u64_at(&page, third)).unwrap_or(u64::MAX)
+        let (first, second, third) = (u64_at(&page, at), at + 8, at + 16);
+        threefold::choose(first, u64_at(&page, second), u64_at(&page, third)).unwrap_or(u64::MAX)
     };
     let words = Words {
         end: position(END_AT),

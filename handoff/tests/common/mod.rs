@@ -74,8 +74,8 @@ pub(crate) fn set_position(dir: &Path, at: u64, position: u64) {
         .unwrap();
     for (at, value) in [
         (at, position),
-        (at + 16, !position),
-        (at + 24, position ^ 0x5BD1_E995_A3C5_9AC3),
+        (at + 8, !position),
+        (at + 16, position ^ 0x5BD1_E995_A3C5_9AC3),
     ] {
         cursor.write_all_at(&value.to_le_bytes(), at).unwrap();
     }
