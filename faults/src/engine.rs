@@ -315,16 +315,14 @@ fn uplink_row(run: &Run, published: &Published, patience: Duration, verdict: &Ve
         fail(&mut row, format!("{} {what} {some:?}", unexplained.len()));
     }
     // One that was sent twice may have been taken the first time, and refused when it was sent again.
-    let refused = arrivals
+    let refused: Vec<_> = arrivals
         .iter()
-        .filter(|arrival| published.refused.contains(&arrival.number))
         .filter(|arrival| !published.transmissions.contains_key(&arrival.number))
-        .count();
-    if refused > 0 {
-        fail(
-            &mut row,
-            format!("{refused} arrived that the device was told are refused"),
-        );
+        .filter_map(|arrival| Some((arrival.number, published.refused.get(&arrival.number)?)))
+        .collect();
+    if let Some(some) = refused.chunks(4).next() {
+        let what = "arrived that the device was told are refused; number, reason:";
+        fail(&mut row, format!("{} {what} {some:?}", refused.len()));
     }
     let again: u32 = published
         .transmissions

@@ -1,6 +1,6 @@
 //! One device that publishes: with a window, a session that outlives its connection, and repetitions as MQTT has them.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,8 +27,8 @@ pub(crate) struct Account {
     pub(crate) sent: u64,
     /// When it heard the PUBACK or PUBREC, in Unix ms.
     pub(crate) acked: BTreeMap<u64, i64>,
-    /// Refused by a reason code; never sent again.
-    pub(crate) refused: BTreeSet<u64>,
+    /// The reason by which it was refused; never sent again.
+    pub(crate) refused: BTreeMap<u64, String>,
     /// How often those that went out more than once did.
     pub(crate) transmissions: BTreeMap<u64, u32>,
 }
@@ -192,14 +192,14 @@ impl Session<'_> {
 
     fn hear(&mut self, link: &mut Link, packet: Packet) -> io::Result<()> {
         match packet {
-            Packet::Acknowledged { packet, taken } => {
+            Packet::Acknowledged { packet, refused } => {
                 if let Some(pending) = self.remove(packet) {
-                    self.note(pending.sequence, taken);
+                    self.note(pending.sequence, refused);
                 }
             }
             Packet::Received {
                 packet,
-                taken: true,
+                refused: None,
             } => {
                 let found = self.pending.iter_mut().find(|one| one.packet == packet);
                 if let Some(pending) = found {
@@ -208,17 +208,17 @@ impl Session<'_> {
                     pending.received = true;
                     pending.since = Instant::now();
                     if is_new {
-                        self.note(sequence, true);
+                        self.note(sequence, None);
                     }
                 }
                 link.release(packet)?;
             }
             Packet::Received {
                 packet,
-                taken: false,
+                refused,
             } => {
                 if let Some(pending) = self.remove(packet) {
-                    self.note(pending.sequence, false);
+                    self.note(pending.sequence, refused);
                 }
             }
             Packet::Completed { packet } => drop(self.remove(packet)),
@@ -232,12 +232,12 @@ impl Session<'_> {
         self.pending.remove(index)
     }
 
-    fn note(&mut self, sequence: u64, taken: bool) {
-        if taken {
+    fn note(&mut self, sequence: u64, refused: Option<String>) {
+        if let Some(reason) = refused {
+            self.account.refused.insert(sequence, reason);
+        } else {
             self.account.acked.insert(sequence, now_ms());
             self.publisher.acked.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.account.refused.insert(sequence);
         }
     }
 }

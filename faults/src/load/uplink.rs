@@ -1,6 +1,6 @@
 //! The devices that publish.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -34,8 +34,8 @@ pub struct Published {
     pub sent: usize,
     /// When each of the acknowledged was, in Unix ms.
     pub acked: BTreeMap<Number, i64>,
-    /// Refused by a reason code.
-    pub refused: BTreeSet<Number>,
+    /// The reason by which it was refused.
+    pub refused: BTreeMap<Number, String>,
     /// How often those went out that did so more than once.
     pub transmissions: BTreeMap<Number, u32>,
 }
@@ -96,8 +96,9 @@ impl UplinkLoad {
             all.sent += usize::try_from(account.sent).expect("counted one by one");
             all.acked
                 .extend(account.acked.iter().map(|(one, at)| (numbered(*one), *at)));
+            let refused = account.refused.into_iter();
             all.refused
-                .extend(account.refused.iter().map(|one| numbered(*one)));
+                .extend(refused.map(|(one, reason)| (numbered(one), reason)));
             all.transmissions.extend(
                 account
                     .transmissions

@@ -73,17 +73,17 @@ pub(super) fn parse(input: &mut BytesMut) -> Result<Option<Packet>, String> {
         },
         Five::PubAck(ack) => Packet::Acknowledged {
             packet: ack.pkid,
-            taken: matches!(
-                ack.reason,
-                PubAckReason::Success | PubAckReason::NoMatchingSubscribers
-            ),
+            refused: match ack.reason {
+                PubAckReason::Success | PubAckReason::NoMatchingSubscribers => None,
+                reason => Some(format!("{reason:?}")),
+            },
         },
         Five::PubRec(ack) => Packet::Received {
             packet: ack.pkid,
-            taken: matches!(
-                ack.reason,
-                PubRecReason::Success | PubRecReason::NoMatchingSubscribers
-            ),
+            refused: match ack.reason {
+                PubRecReason::Success | PubRecReason::NoMatchingSubscribers => None,
+                reason => Some(format!("{reason:?}")),
+            },
         },
         Five::PubComp(ack) => Packet::Completed { packet: ack.pkid },
         Five::SubAck(ack) => Packet::Granted {

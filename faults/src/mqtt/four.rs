@@ -68,11 +68,11 @@ pub(super) fn parse(input: &mut BytesMut) -> Result<Option<Packet>, String> {
         },
         Four::PubAck(ack) => Packet::Acknowledged {
             packet: ack.pkid,
-            taken: true,
+            refused: None,
         },
         Four::PubRec(ack) => Packet::Received {
             packet: ack.pkid,
-            taken: true,
+            refused: None,
         },
         Four::PubComp(ack) => Packet::Completed { packet: ack.pkid },
         Four::SubAck(ack) => Packet::Granted {

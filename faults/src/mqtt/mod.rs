@@ -14,10 +14,16 @@ pub(crate) enum Packet {
         accepted: bool,
         session_present: bool,
     },
-    /// PUBACK.
-    Acknowledged { packet: u16, taken: bool },
-    /// PUBREC.
-    Received { packet: u16, taken: bool },
+    /// PUBACK; `refused` with the reason's name.
+    Acknowledged {
+        packet: u16,
+        refused: Option<String>,
+    },
+    /// PUBREC; `refused` with the reason's name.
+    Received {
+        packet: u16,
+        refused: Option<String>,
+    },
     /// PUBCOMP.
     Completed { packet: u16 },
     /// SUBACK.
