@@ -5,6 +5,8 @@
 ROCKETMQ_VERSION=5.5.0
 ROCKETMQ_LIB="$CACHE/rocketmq-$ROCKETMQ_VERSION/lib"
 export ROCKETMQ_LIB
+PAHO_VERSION=1.2.5
+PAHO_LIB="$CACHE/paho-$PAHO_VERSION/lib"
 
 as_root() {
   if ((EUID == 0)); then
@@ -93,28 +95,49 @@ ensure_rocketmq() {
 
 install_rocketmq() {
   [[ ! -e $ROCKETMQ_LIB/.complete ]] || return 0
+  local artifact coordinates=()
+  for artifact in namesrv broker proxy tools controller; do
+    coordinates+=("org.apache.rocketmq:rocketmq-$artifact:$ROCKETMQ_VERSION")
+  done
+  fetch_jars "$ROCKETMQ_LIB" "rocketmq-broker-$ROCKETMQ_VERSION.jar" "${coordinates[@]}"
+}
+
+# Eclipse Paho's client, for the bridge that the benchmark has as its reference.
+ensure_paho() {
+  ensure_java
+  [[ -e $PAHO_LIB/.complete ]] || with_lock paho install_paho
+}
+
+install_paho() {
+  [[ ! -e $PAHO_LIB/.complete ]] || return 0
+  fetch_jars "$PAHO_LIB" "org.eclipse.paho.client.mqttv3-$PAHO_VERSION.jar" "org.eclipse.paho:org.eclipse.paho.client.mqttv3:$PAHO_VERSION"
+}
+
+# fetch_jars DIRECTORY FILE GROUP:ARTIFACT:VERSION…: by Maven, with all that they need at run time; FILE is one of them.
+fetch_jars() {
+  local directory=$1 file=$2 work coordinate group artifact version
+  shift 2
   have mvn || apt_install maven
-  log "fetching RocketMQ $ROCKETMQ_VERSION by Maven into $ROCKETMQ_LIB"
-  local work artifact
-  work="$CACHE/rocketmq-$ROCKETMQ_VERSION/new.$$"
+  log "fetching $* by Maven into $directory"
+  work="$directory.new.$$"
   mkdir -p "$work/lib"
   {
     printf '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>\n'
-    printf '<groupId>local</groupId><artifactId>rocketmq</artifactId><version>1</version><packaging>pom</packaging>\n'
+    printf '<groupId>local</groupId><artifactId>jars</artifactId><version>1</version><packaging>pom</packaging>\n'
     printf '<dependencies>\n'
-    for artifact in namesrv broker proxy tools controller; do
-      printf '<dependency><groupId>org.apache.rocketmq</groupId><artifactId>rocketmq-%s</artifactId>' "$artifact"
-      printf '<version>%s</version></dependency>\n' "$ROCKETMQ_VERSION"
+    for coordinate in "$@"; do
+      IFS=: read -r group artifact version <<<"$coordinate"
+      printf '<dependency><groupId>%s</groupId><artifactId>%s</artifactId><version>%s</version></dependency>\n' "$group" "$artifact" "$version"
     done
     printf '</dependencies></project>\n'
   } >"$work/pom.xml"
   retry 3 mvn -q -B -f "$work/pom.xml" dependency:copy-dependencies -DoutputDirectory="$work/lib" \
-    -DincludeScope=runtime >&2 </dev/null || die "Maven could not fetch RocketMQ $ROCKETMQ_VERSION"
-  [[ -e $work/lib/rocketmq-broker-$ROCKETMQ_VERSION.jar ]] || die "Maven brought no rocketmq-broker-$ROCKETMQ_VERSION.jar"
+    -DincludeScope=runtime >&2 </dev/null || die "Maven could not fetch $*"
+  [[ -e $work/lib/$file ]] || die "Maven brought no $file"
   touch "$work/lib/.complete"
   # Whole or not at all: a run that was cut short leaves no half-filled folder under the real name.
-  rm -rf "$ROCKETMQ_LIB"
-  mv "$work/lib" "$ROCKETMQ_LIB"
+  rm -rf "$directory"
+  mv "$work/lib" "$directory"
   rm -rf "$work"
 }
 
