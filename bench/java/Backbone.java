@@ -4,16 +4,26 @@ import java.io.InputStreamReader;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 import java.time.Instant;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ConcurrentLinkedQueue;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.Semaphore;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.atomic.AtomicLong;
 import java.util.concurrent.locks.LockSupport;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
+import org.apache.rocketmq.client.producer.SendCallback;
+import org.apache.rocketmq.client.producer.SendResult;
 import org.apache.rocketmq.client.producer.SendStatus;
 import org.apache.rocketmq.common.TopicConfig;
+import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageExt;
 import org.apache.rocketmq.remoting.protocol.admin.TopicStatsTable;
@@ -31,6 +41,10 @@ import org.apache.rocketmq.tools.admin.DefaultMQAdminExt;
  * count NAME                 messages consumed since the last take      ok N
  * take NAME                  their latencies in ns, in order of arrival ok N N N ...
  * produce NAME COUNT RATE    sends COUNT messages, RATE a second        ok
+ * flood NAME COUNT BYTES WAY sends COUNT messages as fast as they are    ok NANOS
+ *                            taken, one a request (WAY async) or many
+ *                            (WAY batch)
+ * drain NAME COUNT           consumes COUNT messages from the oldest on, ok NANOS, from the first to the last
  * </pre>
  *
  * A measured payload starts with a sequence number (8 bytes) and the time of sending (8 bytes, ns since 1970), both big-endian.
@@ -38,6 +52,14 @@ import org.apache.rocketmq.tools.admin.DefaultMQAdminExt;
 public final class Backbone {
     private static final int PAYLOAD_BYTES = 128;
     private static final int HEADER_BYTES = 16;
+    /** As the bridge's own batch_messages_max. */
+    private static final int BATCH_MESSAGES = 64;
+    /** Requests that are under way at once. */
+    private static final int WINDOW = 1024;
+    private static final int BATCH_WINDOW = 32;
+    /** As the reference bridge has it. */
+    private static final int CONSUME_BATCH = 32;
+    private static final long DRAIN_TIMEOUT_S = 180;
     private static final long NANOS_PER_SECOND = 1_000_000_000L;
 
     private final String namesrv;
@@ -101,6 +123,10 @@ public final class Backbone {
             case "produce":
                 produce(words[1], Integer.parseInt(words[2]), Integer.parseInt(words[3]));
                 return "";
+            case "flood":
+                return Long.toString(flood(words[1], Integer.parseInt(words[2]), Integer.parseInt(words[3]), words[4].equals("batch")));
+            case "drain":
+                return Long.toString(drain(words[1], Integer.parseInt(words[2])));
             default:
                 throw new IllegalArgumentException("unknown command " + words[0]);
         }
@@ -160,6 +186,73 @@ public final class Backbone {
                 throw new IOException("RocketMQ did not store message " + sequence + " of " + topic);
             }
         }
+    }
+
+    private long flood(String topic, int count, int bytes, boolean batches) throws Exception {
+        int window = batches ? BATCH_WINDOW : WINDOW;
+        Semaphore free = new Semaphore(window);
+        long start = System.nanoTime();
+        for (int sequence = 0; sequence < count; ) {
+            List<Message> messages = new ArrayList<>();
+            for (int end = Math.min(count, sequence + (batches ? BATCH_MESSAGES : 1)); sequence < end; sequence++) {
+                messages.add(new Message(topic, ByteBuffer.allocate(bytes).putLong(sequence).putLong(unixNanos()).array()));
+            }
+            free.acquire();
+            flood(messages, free);
+        }
+        free.acquire(window);
+        return System.nanoTime() - start;
+    }
+
+    /** Sends again until RocketMQ has it. */
+    private void flood(List<Message> messages, Semaphore free) throws Exception {
+        SendCallback callback = new SendCallback() {
+            @Override
+            public void onSuccess(SendResult result) {
+                free.release();
+            }
+
+            @Override
+            public void onException(Throwable failure) {
+                try {
+                    flood(messages, free);
+                } catch (Exception again) {
+                    System.err.println("flooding: " + again);
+                }
+            }
+        };
+        if (messages.size() == 1) {
+            producer.send(messages.get(0), callback);
+        } else {
+            producer.send(messages, callback);
+        }
+    }
+
+    private long drain(String topic, int count) throws Exception {
+        AtomicInteger left = new AtomicInteger(count);
+        AtomicLong first = new AtomicLong();
+        CountDownLatch done = new CountDownLatch(1);
+        DefaultMQPushConsumer consumer = new DefaultMQPushConsumer("CG_DRAIN_" + System.nanoTime());
+        consumer.setNamesrvAddr(namesrv);
+        consumer.setInstanceName("bench-drain-" + System.nanoTime());
+        consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
+        consumer.setConsumeMessageBatchMaxSize(CONSUME_BATCH);
+        consumer.subscribe(topic, "*");
+        consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
+            first.compareAndSet(0, System.nanoTime());
+            if (left.addAndGet(-messages.size()) <= 0) {
+                done.countDown();
+            }
+            return ConsumeConcurrentlyStatus.CONSUME_SUCCESS;
+        });
+        consumer.start();
+        boolean all = done.await(DRAIN_TIMEOUT_S, TimeUnit.SECONDS);
+        long end = System.nanoTime();
+        consumer.shutdown();
+        if (!all) {
+            throw new IOException(left + " messages of " + topic + " did not come");
+        }
+        return end - first.get();
     }
 
     private static long unixNanos() {

@@ -46,8 +46,8 @@ impl<'a> Arrivals<'a> {
         )
     }
 
-    /// How many more arrived than were sent.
-    pub(crate) fn beyond(&mut self) -> Result<u64> {
+    /// How many have arrived beyond what was waited for.
+    pub(crate) fn so_far(&mut self) -> Result<u64> {
         Ok(self
             .backbone
             .offset(self.topic)?

@@ -1,63 +1,39 @@
 //! RocketMQ's own client: a Java process (`bench/java`) that takes one command a line.
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
-use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::child::{self, Guard};
+use crate::child;
+use crate::java::Java;
+use crate::mosquitto::Setup;
 
 /// How long messages may take to arrive.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How RocketMQ's own producer sends.
+#[derive(Clone, Copy)]
+pub(crate) enum Way {
+    /// One message a request, many requests at once.
+    Asynchronously,
+    /// As many messages a request as the bridge puts into one.
+    InBatches,
+}
+
 /// The Java process with RocketMQ's producer, consumers and admin client.
 pub(crate) struct Backbone {
-    commands: ChildStdin,
-    answers: BufReader<ChildStdout>,
-    _process: Guard,
+    java: Java,
 }
 
 impl Backbone {
-    /// Starts it and waits until it has connected. Logs go to `dir`.
-    pub(crate) fn start(dir: &Path, jars: &Path, classes: &Path, namesrv: &str) -> Result<Self> {
-        let class_path = format!("{}:{}/*", classes.display(), jars.display());
-        let stderr = std::fs::File::create(dir.join("backbone.log"))?;
-        let mut command = Command::new("java");
-        command
-            .args([
-                "-Xms96m",
-                "-Xmx256m",
-                "-XX:+UseSerialGC",
-                "-XX:-UsePerfData",
-                "-Djava.net.preferIPv4Stack=true",
-            ])
-            .arg(format!("-Duser.home={}", dir.display()))
-            .args(["-cp", &class_path, "Backbone", namesrv])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(stderr);
-        let mut process = Guard::spawn(
-            "the Java client of RocketMQ",
-            &mut command,
-            Duration::from_secs(5),
-        )?;
-        let commands = process.child.stdin.take().context("no stdin")?;
-        let answers = BufReader::new(process.child.stdout.take().context("no stdout")?);
-        let mut backbone = Backbone {
-            commands,
-            answers,
-            _process: process,
-        };
-        let line = backbone.read_line()?;
-        if line != "ready" {
-            bail!(
-                "the Java client of RocketMQ did not get ready: {line:?}, see {}",
-                dir.join("backbone.log").display()
-            );
-        }
-        Ok(backbone)
+    /// Starts it and waits until it has connected. Logs go to the run's folder.
+    pub(crate) fn start(setup: &Setup) -> Result<Self> {
+        // What it holds while it floods and drains is not measured, and must not make it collect garbage meanwhile.
+        let heap = ["-Xms256m", "-Xmx512m"];
+        let arguments = ["Backbone".to_owned(), setup.namesrv.clone()];
+        let mut java = Java::start(setup, "backbone", &heap, &arguments)?;
+        java.expect("ready")?;
+        Ok(Backbone { java })
     }
 
     pub(crate) fn create_topic(&mut self, topic: &str, queues: u32) -> Result<()> {
@@ -125,21 +101,36 @@ impl Backbone {
         numbers.collect::<Result<_, _>>().context("latencies")
     }
 
+    /// Stores `count` messages as fast as RocketMQ takes them; how long that took.
+    pub(crate) fn flood(
+        &mut self,
+        topic: &str,
+        count: u64,
+        bytes: usize,
+        way: Way,
+    ) -> Result<Duration> {
+        let way = match way {
+            Way::Asynchronously => "async",
+            Way::InBatches => "batch",
+        };
+        self.nanos(&format!("flood {topic} {count} {bytes} {way}"))
+    }
+
+    /// Reads `count` messages from the topic's begin with a push consumer; how long that took from the first one on.
+    pub(crate) fn drain(&mut self, topic: &str, count: u64) -> Result<Duration> {
+        self.nanos(&format!("drain {topic} {count}"))
+    }
+
+    fn nanos(&mut self, command: &str) -> Result<Duration> {
+        let nanos = self.execute(command)?.parse().context("nanoseconds")?;
+        Ok(Duration::from_nanos(nanos))
+    }
+
     fn execute(&mut self, command: &str) -> Result<String> {
-        writeln!(self.commands, "{command}")
-            .with_context(|| format!("{command}: the Java client is gone"))?;
-        let line = self.read_line()?;
+        let line = self.java.ask(command)?;
         match line.split_once(' ').unwrap_or((&line, "")) {
             ("ok", rest) => Ok(rest.to_owned()),
             (_, rest) => bail!("{command}: RocketMQ's Java client answered {rest:?}"),
         }
-    }
-
-    fn read_line(&mut self) -> Result<String> {
-        let mut line = String::new();
-        if self.answers.read_line(&mut line)? == 0 {
-            bail!("the Java client of RocketMQ ended");
-        }
-        Ok(line.trim_end().to_owned())
     }
 }

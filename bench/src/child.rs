@@ -129,15 +129,61 @@ pub(crate) fn thread_cpu_ns(pid: u32, tid: u32) -> Result<u64> {
     first.parse().with_context(|| format!("{path}: {text:?}"))
 }
 
-/// CPU time of a whole process so far, in nanoseconds.
-pub(crate) fn process_cpu_ns(pid: u32) -> Result<u64> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task"))
-        .with_context(|| format!("threads of process {pid}"))?;
-    let tids = tasks
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    // A thread may end between the listing and the reading.
-    Ok(tids.filter_map(|tid| thread_cpu_ns(pid, tid).ok()).sum())
+/// CPU time of whole processes so far, in nanoseconds.
+pub(crate) fn cpu_ns(pids: &[u32]) -> Result<f64> {
+    let mut sum = Duration::ZERO;
+    for pid in pids {
+        sum += sys::process_cpu(*pid).with_context(|| format!("CPU time of process {pid}"))?;
+    }
+    Ok(sum.as_nanos() as f64)
+}
+
+/// Processes that stand still; they go on when this value is dropped.
+pub(crate) struct Standstill {
+    pids: Vec<u32>,
+}
+
+impl Standstill {
+    pub(crate) fn of(pids: &[u32]) -> Result<Self> {
+        // Made first, so that whatever was stopped goes on, also after an error.
+        let standstill = Standstill {
+            pids: pids.to_vec(),
+        };
+        for pid in pids {
+            sys::kill(*pid, libc::SIGSTOP).with_context(|| format!("stopping process {pid}"))?;
+        }
+        Ok(standstill)
+    }
+}
+
+impl Drop for Standstill {
+    fn drop(&mut self) {
+        for pid in &self.pids {
+            // If it is gone, its absence shows in what is measured next.
+            let _ = sys::kill(*pid, libc::SIGCONT);
+        }
+    }
+}
+
+/// The most memory that a process ever had resident, in MiB.
+pub(crate) fn peak_mib(pid: u32) -> Result<f64> {
+    status_mib(pid, "VmHWM:")
+}
+
+/// Memory that a process has resident, in MiB.
+pub(crate) fn resident_mib(pid: u32) -> Result<f64> {
+    status_mib(pid, "VmRSS:")
+}
+
+fn status_mib(pid: u32, field: &str) -> Result<f64> {
+    let path = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    let kib = text
+        .lines()
+        .find_map(|line| line.strip_prefix(field))
+        .and_then(|rest| rest.split_whitespace().next())
+        .with_context(|| format!("no {field} in {path}"))?;
+    Ok(kib.parse::<f64>()? / 1024.0)
 }
 
 fn parent_of(pid: u32) -> Option<u32> {

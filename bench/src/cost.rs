@@ -1,6 +1,4 @@
-//! What the bridge costs Mosquitto's thread: one broker with the bridge and one with a callback that does nothing, side by side,
-//! in short slices that take turns. Whatever else works on the machine, the sidecar and RocketMQ too, then slows both alike, and
-//! the difference is the callbacks' own.
+//! What the bridge costs Mosquitto's thread: one broker with the bridge and one with a callback that does nothing, side by side.
 
 use std::time::Duration;
 
@@ -8,13 +6,12 @@ use anyhow::Result;
 
 use crate::arrivals::{ARRIVAL_TIMEOUT, Arrivals};
 use crate::backbone::Backbone;
-use crate::load::{Load, Outcome};
-use crate::mosquitto::{Broker, Setup, Variant};
-use crate::report::{Figure, Goal, median};
+use crate::load::Outcome;
+use crate::mosquitto::{Setup, Variant};
+use crate::report::{Figure, Goal};
+use crate::side::{SLICES, Side};
 use crate::throughput::Plan;
 
-/// Slices of each kind in a round.
-const SLICES: u64 = 20;
 const REFERENCE: &str = "do-nothing callback";
 const THREADED_REFERENCE: &str = "do-nothing callback and an idle thread";
 
@@ -33,41 +30,14 @@ struct Sides {
     threaded: Side,
 }
 
-/// A broker under a load of its own.
-struct Side {
-    broker: Broker,
-    load: Load,
-    slices: Vec<f64>,
-}
-
-impl Side {
-    fn start(setup: &Setup, plan: &Plan, variant: Variant) -> Result<Self> {
-        let broker = Broker::start(setup, variant)?;
-        let load = Load::connect(broker.port, plan.shape)?;
-        Ok(Side {
-            broker,
-            load,
-            slices: Vec::new(),
-        })
-    }
-
-    fn slice(&mut self, messages: u64) -> Result<Outcome> {
-        let before = self.broker.thread_cpu_ns()?;
-        let outcome = self.load.run(messages)?;
-        let spent = self.broker.thread_cpu_ns()? - before;
-        self.slices.push(spent as f64 / messages as f64);
-        Ok(outcome)
-    }
-}
-
 /// Measures with the sidecar and RocketMQ at work, and with the sidecar stopped.
 pub(crate) fn measure(setup: &Setup, backbone: &mut Backbone, plan: &Plan) -> Result<Vec<Figure>> {
     let (mut running, mut paused) = (Series::default(), Series::default());
     for round in 0..plan.rounds {
         let mut sides = Sides {
-            bridge: Side::start(setup, plan, Variant::Bridge)?,
-            noop: Side::start(setup, plan, Variant::Noop)?,
-            threaded: Side::start(setup, plan, Variant::NoopWithThread)?,
+            bridge: Side::start(setup, Variant::Bridge, plan.shape, &[])?,
+            noop: Side::start(setup, Variant::Noop, plan.shape, &[])?,
+            threaded: Side::start(setup, Variant::NoopWithThread, plan.shape, &[])?,
         };
         let result = one_round(
             setup,
@@ -89,36 +59,28 @@ pub(crate) fn measure(setup: &Setup, backbone: &mut Backbone, plan: &Plan) -> Re
             last(&paused.threaded)
         );
     }
-    let figure = |name, values: &[f64], reference, reference_values, goal| Figure {
-        name,
-        unit: "ns",
-        values: values.to_vec(),
-        reference,
-        reference_values,
-        goal,
-    };
     let goal = Some(Goal::ReferencePlus(500.0));
     Ok(vec![
-        figure(
+        Figure::new(
             "broker_thread_per_message",
+            "ns",
             &running.bridge,
-            REFERENCE,
-            running.noop,
+            (REFERENCE, &running.noop),
             goal,
         ),
-        figure(
+        Figure::new(
             "broker_thread_per_message_sidecar_paused",
+            "ns",
             &paused.bridge,
-            REFERENCE,
-            paused.noop,
+            (REFERENCE, &paused.noop),
             goal,
         ),
         // Not the goal's reference: it tells the callback's share from that of the plugin having threads at all.
-        figure(
+        Figure::new(
             "broker_thread_per_message_beside_idle_thread",
+            "ns",
             &paused.bridge,
-            THREADED_REFERENCE,
-            paused.threaded,
+            (THREADED_REFERENCE, &paused.threaded),
             None,
         ),
     ])
@@ -160,14 +122,8 @@ fn take_turns(sides: &mut Sides, slice: u64, series: &mut Series) -> Result<Outc
         whole.messages += outcome.messages;
         whole.elapsed += outcome.elapsed;
     }
-    series
-        .bridge
-        .push(median(&std::mem::take(&mut sides.bridge.slices)));
-    series
-        .noop
-        .push(median(&std::mem::take(&mut sides.noop.slices)));
-    series
-        .threaded
-        .push(median(&std::mem::take(&mut sides.threaded.slices)));
+    series.bridge.push(sides.bridge.take_median());
+    series.noop.push(sides.noop.take_median());
+    series.threaded.push(sides.threaded.take_median());
     Ok(whole)
 }

@@ -1,5 +1,7 @@
-//! Rounds at a hundred messages a second: device to RocketMQ, RocketMQ to device, and RocketMQ's own way in between.
+//! Rounds at a hundred messages a second: device to RocketMQ, RocketMQ to device, device to device on another node, and RocketMQ's own
+//! way in between.
 
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
@@ -23,6 +25,14 @@ struct Leg {
     p99: Vec<f64>,
 }
 
+#[derive(Default)]
+struct Legs {
+    up: Leg,
+    down: Leg,
+    through: Leg,
+    reference: Leg,
+}
+
 impl Leg {
     fn add(&mut self, nanos: &[u64]) {
         let millis: Vec<f64> = nanos
@@ -42,15 +52,18 @@ pub(crate) fn measure(
     rounds: usize,
     messages: usize,
 ) -> Result<Vec<Figure>> {
-    let broker = Broker::start(setup, Variant::Bridge)?;
-    let result = measure_legs(setup, backbone, &broker, rounds, messages);
+    let broker = Broker::start(setup, Variant::Bridge, &[])?;
+    let through = &setup.topics.through;
+    let extra = [format!("plugin_opt_downlink {through} bench/through qos=1")];
+    let other = Broker::start(setup, Variant::Bridge, &extra)?;
+    let result = measure_legs(setup, backbone, (&broker, &other), rounds, messages);
     broker.explain(result)
 }
 
 fn measure_legs(
     setup: &Setup,
     backbone: &mut Backbone,
-    broker: &Broker,
+    (broker, other): (&Broker, &Broker),
     rounds: usize,
     messages: usize,
 ) -> Result<Vec<Figure>> {
@@ -58,11 +71,18 @@ fn measure_legs(
     let count = messages + WARM_UP_MESSAGES;
     backbone.subscribe(&topics.reference)?;
     backbone.subscribe(&topics.up)?;
-    let mut subscriber = ready_subscriber(setup, backbone, broker.port)?;
-    let (mut up, mut down, mut reference) = (Leg::default(), Leg::default(), Leg::default());
+    let mut subscriber = ready_subscriber(backbone, broker.port, "bench/down", &topics.down)?;
+    let mut elsewhere = ready_subscriber(backbone, other.port, "bench/through", &topics.through)?;
+    let mut legs = Legs::default();
+    let Legs {
+        up,
+        down,
+        through,
+        reference,
+    } = &mut legs;
     for round in 0..rounds {
-        for leg in 0..3 {
-            match (round + leg) % 3 {
+        for leg in 0..4 {
+            match (round + leg) % 4 {
                 0 => {
                     backbone.produce(&topics.reference, count, RATE_PER_SECOND)?;
                     reference.add(&backbone.latencies(&topics.reference, count)?);
@@ -71,34 +91,53 @@ fn measure_legs(
                     latency::publish(broker.port, "bench/up", count, RATE_PER_SECOND)?;
                     up.add(&backbone.latencies(&topics.up, count)?);
                 }
+                2 => {
+                    let collecting = elsewhere.collect(count);
+                    latency::publish(broker.port, "bench/through", count, RATE_PER_SECOND)?;
+                    let latencies;
+                    (elsewhere, latencies) = joined(collecting)?;
+                    through.add(&latencies);
+                }
                 _ => {
                     let collecting = subscriber.collect(count);
                     backbone.produce(&topics.down, count, RATE_PER_SECOND)?;
                     let latencies;
-                    (subscriber, latencies) = collecting
-                        .join()
-                        .map_err(|_| anyhow!("the subscriber panicked"))??;
+                    (subscriber, latencies) = joined(collecting)?;
                     down.add(&latencies);
                 }
             }
         }
         let last = |leg: &Leg| leg.p50.last().copied().unwrap_or_default();
         eprintln!(
-            "  latency, round {} of {rounds}: p50 up {:.3} ms, down {:.3} ms, RocketMQ's own {:.3} ms",
+            "  latency, round {} of {rounds}: p50 up {:.3} ms, down {:.3} ms, through {:.3} ms, RocketMQ's own {:.3} ms",
             round + 1,
-            last(&up),
-            last(&down),
-            last(&reference)
+            last(up),
+            last(down),
+            last(through),
+            last(reference)
         );
     }
-    Ok(figures(up, down, reference))
+    Ok(figures(&legs))
+}
+
+fn joined(
+    collecting: JoinHandle<Result<(Subscriber, Vec<u64>)>>,
+) -> Result<(Subscriber, Vec<u64>)> {
+    collecting
+        .join()
+        .map_err(|_| anyhow!("the subscriber panicked"))?
 }
 
 /// Subscribes and waits until the bridge delivers from RocketMQ.
-fn ready_subscriber(setup: &Setup, backbone: &mut Backbone, port: u16) -> Result<Subscriber> {
-    let mut subscriber = Subscriber::connect(port, "bench/down")?;
+fn ready_subscriber(
+    backbone: &mut Backbone,
+    port: u16,
+    filter: &str,
+    topic: &str,
+) -> Result<Subscriber> {
+    let mut subscriber = Subscriber::connect(port, filter)?;
     child::wait_for("the bridge delivering from RocketMQ", READY_TIMEOUT, || {
-        backbone.produce(&setup.topics.down, 1, RATE_PER_SECOND)?;
+        backbone.produce(topic, 1, RATE_PER_SECOND)?;
         Ok(subscriber
             .receive_one(Duration::from_millis(500))?
             .map(drop))
@@ -107,21 +146,32 @@ fn ready_subscriber(setup: &Setup, backbone: &mut Backbone, port: u16) -> Result
     Ok(subscriber)
 }
 
-fn figures(up: Leg, down: Leg, reference: Leg) -> Vec<Figure> {
-    // The issue asks for the medians; the tail is shown beside them.
-    let figure = |name, values, reference: &[f64], goal| Figure {
-        name,
-        unit: "ms",
-        values,
-        reference: REFERENCE,
-        reference_values: reference.to_vec(),
-        goal,
-    };
-    let goal = Some(Goal::ReferencePlus(1.0));
-    vec![
-        figure("uplink_idle_latency_p50", up.p50, &reference.p50, goal),
-        figure("uplink_idle_latency_p99", up.p99, &reference.p99, None),
-        figure("downlink_idle_latency_p50", down.p50, &reference.p50, goal),
-        figure("downlink_idle_latency_p99", down.p99, &reference.p99, None),
-    ]
+fn figures(legs: &Legs) -> Vec<Figure> {
+    let reference = &legs.reference;
+    let all = [
+        ("uplink", &legs.up),
+        ("downlink", &legs.down),
+        ("through", &legs.through),
+    ];
+    let mut figures = Vec::new();
+    for (name, leg) in all {
+        // The goals are for the whole way from device to device; each half of it is held to the same.
+        let p50 = Some(Goal::ReferencePlus(1.0));
+        let p99 = Some(Goal::ReferencePlus(5.0));
+        figures.push(Figure::new(
+            format!("{name}_idle_latency_p50"),
+            "ms",
+            &leg.p50,
+            (REFERENCE, &reference.p50),
+            p50,
+        ));
+        figures.push(Figure::new(
+            format!("{name}_idle_latency_p99"),
+            "ms",
+            &leg.p99,
+            (REFERENCE, &reference.p99),
+            p99,
+        ));
+    }
+    figures
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::mqtt::{self, PublishTemplate};
+use crate::mqtt::{self, PAYLOAD_BYTES, PublishTemplate};
 use crate::sys;
 
 const RECEIVE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -16,7 +16,7 @@ const RECEIVE_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) fn publish(port: u16, topic: &str, count: usize, rate: u32) -> Result<()> {
     let mut stream = mqtt::connect(port, "bench-latency-publisher")?;
     let mut acknowledgements = stream.try_clone()?;
-    let mut template = PublishTemplate::new(topic);
+    let mut template = PublishTemplate::new(topic, PAYLOAD_BYTES);
     // Read beside the sending, so that a late acknowledgement never delays the next message.
     let reader = thread::spawn(move || -> Result<()> {
         let mut pubacks = vec![0; count * mqtt::PUBACK_BYTES];

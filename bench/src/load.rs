@@ -4,6 +4,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -13,6 +14,9 @@ use crate::sys::{self, Interest};
 
 /// The last acknowledgements must come within this time.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// A paced load looks at the clock at least so often.
+const POLL_TIMEOUT: Duration = Duration::from_millis(5);
+const READ_BYTES: usize = 64 * 1024;
 
 /// Shape of a load.
 #[derive(Clone, Copy)]
@@ -21,6 +25,8 @@ pub(crate) struct Shape {
     pub(crate) publishers: usize,
     /// Messages that each may have unacknowledged.
     pub(crate) window: usize,
+    /// Size of the payloads.
+    pub(crate) payload: usize,
 }
 
 /// What a load did: every message of it was acknowledged.
@@ -41,6 +47,8 @@ impl Outcome {
 pub(crate) struct Load {
     publishers: Vec<Publisher>,
     window: usize,
+    scratch: Vec<libc::pollfd>,
+    read_buffer: Vec<u8>,
 }
 
 struct Publisher {
@@ -59,51 +67,86 @@ struct Publisher {
 impl Load {
     pub(crate) fn connect(port: u16, shape: Shape) -> Result<Self> {
         let publishers = (0..shape.publishers)
-            .map(|number| Publisher::connect(port, number))
+            .map(|number| Publisher::connect(port, number, shape.payload))
             .collect::<Result<_>>()?;
         Ok(Load {
             publishers,
             window: shape.window,
+            scratch: Vec::new(),
+            read_buffer: vec![0; READ_BYTES],
         })
     }
 
     /// Publishes `messages` messages as fast as the acknowledgements come, and waits for the last of these.
     pub(crate) fn run(&mut self, messages: u64) -> Result<Outcome> {
-        let start = Instant::now();
-        let mut left = messages;
-        let mut scratch = Vec::new();
-        let mut read_buffer = vec![0; 64 * 1024];
         // At most half a window: a full one must be able to become readable.
         self.set_low_water(self.window.div_ceil(2))?;
-        let mut last_sent = None;
-        loop {
+        let start = Instant::now();
+        let mut left = messages;
+        while left > 0 {
+            left -= self.refill(left)?;
+            if left > 0 {
+                self.exchange()?;
+            }
+        }
+        self.drain()?;
+        Ok(Outcome {
+            messages,
+            elapsed: start.elapsed(),
+        })
+    }
+
+    /// Publishes `rate` messages a second until `stop` says so, each one counted in `sent`, and waits for the last acknowledgement.
+    pub(crate) fn run_paced(
+        &mut self,
+        rate: f64,
+        stop: &AtomicBool,
+        sent: &AtomicU64,
+    ) -> Result<()> {
+        self.set_low_water(1)?;
+        let start = Instant::now();
+        let mut count = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let due = (start.elapsed().as_secs_f64() * rate) as u64;
+            count += self.refill(due.saturating_sub(count))?;
+            sent.store(count, Ordering::Relaxed);
+            self.exchange()?;
+        }
+        self.drain()
+    }
+
+    fn refill(&mut self, at_most: u64) -> Result<u64> {
+        if sys::terminated() {
+            bail!("asked to end while publishing");
+        }
+        let mut left = at_most;
+        for publisher in &mut self.publishers {
+            left -= publisher.refill(self.window, left)?;
+        }
+        Ok(at_most - left)
+    }
+
+    /// Waits for the last acknowledgements.
+    fn drain(&mut self) -> Result<()> {
+        self.set_low_water(1)?;
+        let start = Instant::now();
+        while self
+            .publishers
+            .iter()
+            .any(|publisher| publisher.in_flight > 0)
+        {
             if sys::terminated() {
                 bail!("asked to end while publishing");
             }
-            for publisher in &mut self.publishers {
-                left -= publisher.refill(self.window, left)?;
-            }
-            if left == 0 && last_sent.is_none() {
-                last_sent = Some(Instant::now());
-                self.set_low_water(1)?;
-            }
-            if last_sent.is_some()
-                && self
-                    .publishers
-                    .iter()
-                    .all(|publisher| publisher.in_flight == 0)
-            {
-                let elapsed = start.elapsed();
-                return Ok(Outcome { messages, elapsed });
-            }
-            if last_sent.is_some_and(|sent| sent.elapsed() > DRAIN_TIMEOUT) {
+            if start.elapsed() > DRAIN_TIMEOUT {
                 bail!("the broker did not acknowledge everything within {DRAIN_TIMEOUT:?}");
             }
-            self.exchange(&mut scratch, &mut read_buffer)?;
+            self.exchange()?;
         }
+        Ok(())
     }
 
-    fn exchange(&mut self, scratch: &mut Vec<libc::pollfd>, read_buffer: &mut [u8]) -> Result<()> {
+    fn exchange(&mut self) -> Result<()> {
         let mut interests: Vec<Interest> = self
             .publishers
             .iter()
@@ -113,11 +156,11 @@ impl Load {
                 ready: false,
             })
             .collect();
-        sys::poll(&mut interests, scratch, Duration::from_millis(20)).context("poll")?;
+        sys::poll(&mut interests, &mut self.scratch, POLL_TIMEOUT).context("poll")?;
         for (publisher, interest) in self.publishers.iter_mut().zip(&interests) {
             if interest.ready {
                 publisher.flush()?;
-                publisher.read_acknowledgements(read_buffer)?;
+                publisher.read_acknowledgements(&mut self.read_buffer)?;
             }
         }
         Ok(())
@@ -133,12 +176,12 @@ impl Load {
 }
 
 impl Publisher {
-    fn connect(port: u16, number: usize) -> Result<Self> {
+    fn connect(port: u16, number: usize, payload: usize) -> Result<Self> {
         let stream = mqtt::connect(port, &format!("bench-load-{number}"))?;
         stream.set_nonblocking(true)?;
         Ok(Publisher {
             stream,
-            template: PublishTemplate::new(&format!("bench/{number}/load")),
+            template: PublishTemplate::new(&format!("bench/{number}/load"), payload),
             packet_id: 0,
             sequence: 0,
             in_flight: 0,

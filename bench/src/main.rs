@@ -11,21 +11,32 @@ use clap::Parser;
 
 mod arrivals;
 mod backbone;
+mod backlog;
 mod child;
 mod cost;
+mod drain;
 mod idle;
+mod java;
 mod latency;
 mod load;
 mod mosquitto;
 mod mqtt;
+mod outage;
+mod parts;
+mod plots;
+mod reference;
 mod report;
+mod scale;
+mod side;
+mod start;
 mod sys;
 mod syscalls;
 mod throughput;
+mod versus;
 
-use backbone::Backbone;
-use load::Shape;
+use backbone::{Backbone, Way};
 use mosquitto::{Setup, Topics};
+use parts::Part;
 
 /// Queues of each topic, as RocketMQ's own tools make them.
 const QUEUES: u32 = 8;
@@ -34,9 +45,12 @@ const QUEUES: u32 = 8;
 #[derive(Parser)]
 #[command(name = "mosquitto-rocketmq-bench", version)]
 struct Arguments {
-    /// Three short rounds instead of five.
+    /// Three short rounds instead of five, and only the figures that have a goal.
     #[arg(long)]
     quick: bool,
+    /// Draw the figures into this folder, as SVG.
+    #[arg(long, value_name = "DIR")]
+    plots: Option<PathBuf>,
     /// Also write the figures to this file, as a JSON array.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -55,9 +69,12 @@ struct Arguments {
     /// The sidecar that the plugin starts.
     #[arg(long)]
     sidecar: PathBuf,
-    /// Folder with RocketMQ's jars.
-    #[arg(long)]
-    rocketmq_lib: PathBuf,
+    /// Process of RocketMQ's broker: for its CPU time, and to have it hang.
+    #[arg(long, value_name = "PID")]
+    rocketmq_pid: Option<u32>,
+    /// Folder with jars, of RocketMQ and of Paho; repeats.
+    #[arg(long, required = true)]
+    jars: Vec<PathBuf>,
     /// Folder with the compiled bench/java.
     #[arg(long)]
     java_classes: PathBuf,
@@ -67,15 +84,9 @@ struct Arguments {
     /// Messages that each connection may have unacknowledged.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(2..=10_000))]
     window: u16,
-    /// Only the latencies, or only the load.
+    /// Only this part; repeats.
     #[arg(long, value_enum)]
-    only: Option<Part>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Part {
-    Latency,
-    Load,
+    only: Vec<Part>,
 }
 
 fn main() -> ExitCode {
@@ -99,45 +110,44 @@ fn run(arguments: &Arguments) -> Result<()> {
         noop: arguments.noop_plugin.clone(),
         sidecar: arguments.sidecar.clone(),
         namesrv: arguments.namesrv.clone(),
+        rocketmq_pid: arguments.rocketmq_pid,
+        jars: arguments.jars.clone(),
+        classes: arguments.java_classes.clone(),
         dir: dir.path().to_owned(),
         topics: Topics::new(),
     };
-    let mut backbone = Backbone::start(
-        dir.path(),
-        &arguments.rocketmq_lib,
-        &arguments.java_classes,
-        &arguments.namesrv,
-    )?;
+    let mut backbone = Backbone::start(&setup)?;
     for topic in setup.topics.all() {
         backbone.create_topic(topic, QUEUES)?;
     }
-    let (rounds, idle_messages, load_messages) = if arguments.quick {
-        (3, 200, 100_000)
-    } else {
-        (5, 500, 300_000)
-    };
+    let descriptors = sys::raise_descriptor_limit().context("the limit of open files")?;
+    let effort = parts::Effort::new(
+        arguments.quick,
+        (arguments.publishers.into(), arguments.window.into()),
+        descriptors,
+    );
+    warm_up(&setup, &mut backbone)?;
     let mut figures = Vec::new();
-    if arguments.only != Some(Part::Load) {
-        figures.extend(idle::measure(&setup, &mut backbone, rounds, idle_messages)?);
+    for part in Part::chosen(&arguments.only, arguments.quick) {
+        figures.extend(part.measure(&setup, &mut backbone, &effort)?);
     }
-    if arguments.only != Some(Part::Latency) {
-        let plan = throughput::Plan {
-            rounds,
-            messages: load_messages,
-            shape: Shape {
-                publishers: arguments.publishers.into(),
-                window: arguments.window.into(),
-            },
-            perf: syscalls::perf_works(),
-        };
-        figures.extend(throughput::measure(&setup, &mut backbone, &plan)?);
-        figures.extend(cost::measure(&setup, &mut backbone, &plan)?);
-    }
+    let rounds = effort.rounds;
     println!("{rounds} rounds; medians, with the lowest and the highest round in brackets\n");
     print!("{}", report::table(&figures));
     if let Some(path) = &arguments.json {
         fs::write(path, report::json(&figures)? + "\n")
             .with_context(|| format!("writing {}", path.display()))?;
     }
+    if let Some(dir) = &arguments.plots {
+        plots::write(dir, &figures)?;
+    }
+    Ok(())
+}
+
+/// RocketMQ compiles itself while it works: a broker that has just been started takes several times as long for a message.
+fn warm_up(setup: &Setup, backbone: &mut Backbone) -> Result<()> {
+    let topic = &setup.topics.reference_load;
+    backbone.flood(topic, 150_000, mqtt::PAYLOAD_BYTES, Way::Asynchronously)?;
+    backbone.flood(topic, 300_000, mqtt::PAYLOAD_BYTES, Way::InBatches)?;
     Ok(())
 }

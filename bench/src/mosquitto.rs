@@ -4,11 +4,11 @@ use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
-use crate::child::{self, Guard};
+use crate::child::{self, Guard, Standstill};
 use crate::sys;
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -36,7 +36,13 @@ pub(crate) enum Variant {
 pub(crate) struct Topics {
     pub(crate) up: String,
     pub(crate) down: String,
+    /// From one node to another.
+    pub(crate) through: String,
     pub(crate) load: String,
+    /// The same load, by whoever is the reference.
+    pub(crate) reference_load: String,
+    /// What waits in RocketMQ for devices.
+    pub(crate) backlog: String,
     pub(crate) reference: String,
 }
 
@@ -47,13 +53,24 @@ impl Topics {
         Topics {
             up: name("UP"),
             down: name("DOWN"),
+            through: name("THROUGH"),
             load: name("LOAD"),
+            reference_load: name("REFERENCE_LOAD"),
+            backlog: name("BACKLOG"),
             reference: name("REFERENCE"),
         }
     }
 
-    pub(crate) fn all(&self) -> [&str; 4] {
-        [&self.up, &self.down, &self.load, &self.reference]
+    pub(crate) fn all(&self) -> [&str; 7] {
+        [
+            &self.up,
+            &self.down,
+            &self.through,
+            &self.load,
+            &self.reference_load,
+            &self.backlog,
+            &self.reference,
+        ]
     }
 }
 
@@ -64,6 +81,10 @@ pub(crate) struct Setup {
     pub(crate) noop: PathBuf,
     pub(crate) sidecar: PathBuf,
     pub(crate) namesrv: String,
+    /// RocketMQ's broker, where it is known: for its CPU time.
+    pub(crate) rocketmq_pid: Option<u32>,
+    pub(crate) jars: Vec<PathBuf>,
+    pub(crate) classes: PathBuf,
     pub(crate) dir: PathBuf,
     pub(crate) topics: Topics,
 }
@@ -72,26 +93,55 @@ pub(crate) struct Setup {
 pub(crate) struct Broker {
     guard: Guard,
     pub(crate) port: u16,
+    /// From the start of the process until it listened.
+    pub(crate) listened_after: Duration,
     spool: PathBuf,
     log: PathBuf,
     sidecars: Vec<u32>,
 }
 
 impl Broker {
-    /// Starts it on a free port and waits until it accepts connections. The bridge may not have reached RocketMQ yet.
-    pub(crate) fn start(setup: &Setup, variant: Variant) -> Result<Self> {
+    /// Starts it on a free port and waits until it accepts connections, with further lines in its configuration (options of the plugin
+    /// among them). The bridge may not have reached RocketMQ yet.
+    pub(crate) fn start(setup: &Setup, variant: Variant, extra: &[String]) -> Result<Self> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let spool = setup.dir.join(format!("spool-{port}"));
         let config = setup.dir.join(format!("mosquitto-{port}.conf"));
+        let mut text = configuration(setup, variant, port, &spool);
+        for line in extra {
+            text += line;
+            text += "\n";
+        }
+        fs::write(&config, text)?;
+        Self::start_as_configured(setup, variant, port)
+    }
+
+    /// Kills it and its sidecar at once, and starts it again with what they left behind.
+    pub(crate) fn restart_after_kill(mut self, setup: &Setup) -> Result<Self> {
+        let port = self.port;
+        for pid in &self.sidecars {
+            sys::kill(*pid, libc::SIGKILL).context("killing the sidecar")?;
+        }
+        self.guard.stop(libc::SIGKILL);
+        if !child::all_end(&self.sidecars, STOP_TIMEOUT) {
+            bail!("the sidecar lives on after SIGKILL");
+        }
+        // What it left is the next one's.
+        self.spool = PathBuf::new();
+        drop(self);
+        Self::start_as_configured(setup, Variant::Bridge, port)
+    }
+
+    fn start_as_configured(setup: &Setup, variant: Variant, port: u16) -> Result<Self> {
         let log = setup.dir.join(format!("mosquitto-{port}.log"));
-        fs::write(&config, configuration(setup, variant, port, &spool))?;
         let mut command = Command::new(&setup.mosquitto);
         command
             .arg("-c")
-            .arg(&config)
+            .arg(setup.dir.join(format!("mosquitto-{port}.conf")))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(fs::File::create(&log)?);
+        let started = Instant::now();
         let mut guard = Guard::spawn("mosquitto", &mut command, STOP_TIMEOUT)?;
         child::wait_for("Mosquitto listening", START_TIMEOUT, || {
             guard.check().with_context(|| {
@@ -102,7 +152,8 @@ impl Broker {
         let mut broker = Broker {
             guard,
             port,
-            spool,
+            listened_after: started.elapsed(),
+            spool: setup.dir.join(format!("spool-{port}")),
             log,
             sidecars: Vec::new(),
         };
@@ -139,24 +190,26 @@ impl Broker {
         child::thread_cpu_ns(self.pid(), self.pid())
     }
 
-    /// CPU time of the sidecar so far.
-    pub(crate) fn sidecar_cpu_ns(&self) -> Result<u64> {
-        self.sidecars
-            .iter()
-            .map(|pid| child::process_cpu_ns(*pid))
-            .sum()
+    /// The sidecar's processes.
+    pub(crate) fn sidecars(&self) -> &[u32] {
+        &self.sidecars
+    }
+
+    /// The most memory that the sidecar ever had, in MiB.
+    pub(crate) fn sidecar_peak_mib(&self) -> Result<f64> {
+        let peaks = self.sidecars.iter().map(|pid| child::peak_mib(*pid));
+        peaks.sum()
+    }
+
+    /// Memory of the sidecar now, in MiB.
+    pub(crate) fn sidecar_mib(&self) -> Result<f64> {
+        let sizes = self.sidecars.iter().map(|pid| child::resident_mib(*pid));
+        sizes.sum()
     }
 
     /// Stops the sidecar in its tracks until the returned value goes.
-    pub(crate) fn pause_sidecar(&self) -> Result<Paused> {
-        // Made first, so that whatever was stopped goes on, also after an error.
-        let paused = Paused {
-            pids: self.sidecars.clone(),
-        };
-        for pid in &self.sidecars {
-            sys::kill(*pid, libc::SIGSTOP).context("pausing the sidecar")?;
-        }
-        Ok(paused)
+    pub(crate) fn pause_sidecar(&self) -> Result<Standstill> {
+        Standstill::of(&self.sidecars)
     }
 }
 
@@ -172,22 +225,11 @@ impl Drop for Broker {
                 let _ = sys::kill(*pid, libc::SIGKILL);
             }
         }
+        if self.spool.as_os_str().is_empty() {
+            return;
+        }
         // Absent without the bridge; and whatever is left goes with the run's directory.
         let _ = fs::remove_dir_all(&self.spool);
-    }
-}
-
-/// A sidecar that stands still; it goes on when this value is dropped.
-pub(crate) struct Paused {
-    pids: Vec<u32>,
-}
-
-impl Drop for Paused {
-    fn drop(&mut self) {
-        for pid in &self.pids {
-            // If it is gone, its absence shows in what is measured next.
-            let _ = sys::kill(*pid, libc::SIGCONT);
-        }
     }
 }
 
@@ -205,7 +247,13 @@ fn configuration(setup: &Setup, variant: Variant, port: u16, spool: &std::path::
         // The files of a run are readable by their owner only.
         lines.push("user root".to_owned());
     }
-    let Topics { up, down, load, .. } = &setup.topics;
+    let Topics {
+        up,
+        down,
+        through,
+        load,
+        ..
+    } = &setup.topics;
     match variant {
         Variant::Bare => {}
         Variant::Noop => lines.push(format!("plugin {}", setup.noop.display())),
@@ -216,11 +264,13 @@ fn configuration(setup: &Setup, variant: Variant, port: u16, spool: &std::path::
         Variant::Bridge => lines.extend([
             format!("plugin {}", setup.plugin.display()),
             format!("plugin_opt_namesrv {}", setup.namesrv),
-            "plugin_opt_node_id bench".to_owned(),
+            // A node of its own each time: its group has never read anything.
+            format!("plugin_opt_node_id bench-{port}"),
             format!("plugin_opt_spool_dir {}", spool.display()),
             format!("plugin_opt_sidecar_path {}", setup.sidecar.display()),
             format!("plugin_opt_uplink bench/+/load {load}"),
             format!("plugin_opt_uplink bench/up {up}"),
+            format!("plugin_opt_uplink bench/through {through}"),
             format!("plugin_opt_downlink {down} bench/down qos=1"),
         ]),
     }

@@ -10,13 +10,15 @@ use anyhow::{Context, Result, bail};
 pub(crate) const PUBACK: u8 = 0x40;
 /// Size of a PUBACK in MQTT 3.1.1, always.
 pub(crate) const PUBACK_BYTES: usize = 4;
-/// Size of every measured payload.
+/// Size of a payload where nothing else is said.
 pub(crate) const PAYLOAD_BYTES: usize = 128;
+/// What every payload begins with: a sequence number and the time of sending.
+const STAMP_BYTES: usize = 16;
 
 /// A PUBLISH at QoS 1 that is built once and patched for each message.
 ///
 /// ```text
-/// 0x32 | remaining length (2) | topic length (2) | topic | packet id (2) | sequence (8) | sent, ns (8) | zeros
+/// 0x32 | remaining length | topic length (2) | topic | packet id (2) | sequence (8) | sent, ns (8) | zeros
 /// ```
 pub(crate) struct PublishTemplate {
     bytes: Vec<u8>,
@@ -24,10 +26,11 @@ pub(crate) struct PublishTemplate {
 }
 
 impl PublishTemplate {
-    pub(crate) fn new(topic: &str) -> Self {
+    /// For payloads of `payload` bytes, at least those of the stamp.
+    pub(crate) fn new(topic: &str, payload: usize) -> Self {
         let mut body = string(topic);
         let packet_id_at = body.len();
-        body.extend_from_slice(&[0; 2 + PAYLOAD_BYTES]);
+        body.resize(packet_id_at + 2 + payload.max(STAMP_BYTES), 0);
         let bytes = packet(0x32, &body);
         let header = bytes.len() - body.len();
         PublishTemplate {
@@ -87,20 +90,30 @@ pub(crate) fn subscribe(stream: &mut TcpStream, filter: &str) -> Result<()> {
 pub(crate) struct Delivery {
     /// Packet id, at QoS 1.
     pub(crate) packet_id: Option<u16>,
-    /// When it was sent, from the payload; `None` when the payload is too short to say.
+    /// Its number, from the payload; `None` when the payload is too short to say.
+    pub(crate) sequence: Option<u64>,
+    /// When it was sent, from the payload, likewise.
     pub(crate) sent_ns: Option<u64>,
 }
 
 /// Takes the first whole packet off `buffer`: `None` when there is none yet. Anything but a PUBLISH is skipped.
 pub(crate) fn next_delivery(buffer: &mut Vec<u8>) -> Result<Option<Delivery>> {
-    while let Some((header, length)) = fixed_header(buffer)? {
-        if buffer.len() < header + length {
+    let mut at = 0;
+    let delivery = next_delivery_at(buffer, &mut at)?;
+    buffer.drain(..at);
+    Ok(delivery)
+}
+
+/// The same from `at` on, which it moves past what it has taken.
+pub(crate) fn next_delivery_at(buffer: &[u8], at: &mut usize) -> Result<Option<Delivery>> {
+    while let Some((header, length)) = fixed_header(&buffer[*at..])? {
+        let packet = &buffer[*at..];
+        let Some(body) = packet.get(header..header + length) else {
             return Ok(None);
-        }
-        let first = buffer[0];
-        let body: Vec<u8> = buffer.drain(..header + length).skip(header).collect();
-        if first & 0xf0 == 0x30 {
-            return delivery(first, &body).map(Some);
+        };
+        *at += header + length;
+        if packet[0] & 0xf0 == 0x30 {
+            return delivery(packet[0], body).map(Some);
         }
     }
     Ok(None)
@@ -126,11 +139,15 @@ fn delivery(first: u8, body: &[u8]) -> Result<Delivery> {
         ]));
         at += 2;
     }
-    let sent_ns = body
-        .get(at + 8..at + 16)
-        .and_then(|bytes| bytes.try_into().ok())
-        .map(u64::from_be_bytes);
-    Ok(Delivery { packet_id, sent_ns })
+    let number = |from: usize| {
+        let bytes = body.get(from..from + 8)?;
+        bytes.try_into().ok().map(u64::from_be_bytes)
+    };
+    Ok(Delivery {
+        packet_id,
+        sequence: number(at),
+        sent_ns: number(at + 8),
+    })
 }
 
 /// Sizes of the fixed header and of the rest of the packet at the start of `buffer`; `None` when more bytes are needed.
@@ -177,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_publish_carries_its_patched_values_and_survives_being_cut() {
-        let mut template = PublishTemplate::new("a/b");
+        let mut template = PublishTemplate::new("a/b", PAYLOAD_BYTES);
         let mut bytes = Vec::new();
         template.write(7, 8, 9, &mut bytes);
         template.write(10, 11, 12, &mut bytes);

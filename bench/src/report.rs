@@ -7,16 +7,22 @@ use serde::Serialize;
 pub(crate) enum Goal {
     /// At least this.
     AtLeast(f64),
+    /// At most this.
+    AtMost(f64),
     /// At most the reference and this on top, by the median of the rounds' differences: rounds drift together.
     ReferencePlus(f64),
+    /// At least so many times the reference, by the median of the rounds' ratios.
+    RatioAtLeast(f64),
+    /// At most so many times the reference, by the median of the rounds' ratios.
+    RatioAtMost(f64),
 }
 
 /// One figure and its reference, a value a round each; the n-th of both come from the same round.
 pub(crate) struct Figure {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) unit: &'static str,
     pub(crate) values: Vec<f64>,
-    pub(crate) reference: &'static str,
+    pub(crate) reference: String,
     pub(crate) reference_values: Vec<f64>,
     pub(crate) goal: Option<Goal>,
 }
@@ -35,24 +41,57 @@ struct Record {
 }
 
 impl Figure {
+    pub(crate) fn new(
+        name: impl Into<String>,
+        unit: &'static str,
+        values: &[f64],
+        (reference, reference_values): (&str, &[f64]),
+        goal: Option<Goal>,
+    ) -> Self {
+        Figure {
+            name: name.into(),
+            unit,
+            values: values.to_vec(),
+            reference: reference.to_owned(),
+            reference_values: reference_values.to_vec(),
+            goal,
+        }
+    }
+
     fn record(&self) -> Record {
         let (value, reference_value) = (median(&self.values), median(&self.reference_values));
         Record {
-            name: self.name.to_owned(),
+            name: self.name.clone(),
             value: rounded(value),
             unit: self.unit.to_owned(),
-            reference: self.reference.to_owned(),
+            reference: self.reference.clone(),
             reference_value: rounded(reference_value),
             ratio: (reference_value != 0.0).then(|| rounded(value / reference_value)),
             goal: self.goal.map(|goal| match goal {
                 Goal::AtLeast(least) => format!(">= {least} {}", self.unit),
+                Goal::AtMost(most) => format!("<= {most} {}", self.unit),
                 Goal::ReferencePlus(more) => format!("<= reference + {more} {}", self.unit),
+                Goal::RatioAtLeast(least) => format!(">= {} x reference", rounded(least)),
+                Goal::RatioAtMost(most) => format!("<= {} x reference", rounded(most)),
             }),
             met: self.goal.map(|goal| match goal {
                 Goal::AtLeast(least) => value >= least,
+                Goal::AtMost(most) => value <= most,
                 Goal::ReferencePlus(more) => median(&self.differences()) <= more,
+                Goal::RatioAtLeast(least) => median(&self.ratios()) >= least,
+                Goal::RatioAtMost(most) => median(&self.ratios()) <= most,
             }),
         }
+    }
+
+    /// Rounds without a reference are left out.
+    fn ratios(&self) -> Vec<f64> {
+        self.values
+            .iter()
+            .zip(&self.reference_values)
+            .filter(|(_, reference)| **reference != 0.0)
+            .map(|(value, reference)| value / reference)
+            .collect()
     }
 
     fn differences(&self) -> Vec<f64> {
@@ -87,7 +126,7 @@ pub(crate) fn table(figures: &[Figure]) -> String {
     for figure in figures {
         let record = figure.record();
         rows.push([
-            figure.name.to_owned(),
+            figure.name.clone(),
             format!("{} {}", with_range(&figure.values), figure.unit),
             format!(
                 "{} ({})",
@@ -176,14 +215,13 @@ mod tests {
     use super::*;
 
     fn figure(goal: Goal) -> Figure {
-        Figure {
-            name: "n",
-            unit: "ms",
-            values: vec![3.0, 1.0, 8.0],
-            reference: "r",
-            reference_values: vec![2.5, 0.5, 1.0],
-            goal: Some(goal),
-        }
+        Figure::new(
+            "n",
+            "ms",
+            &[3.0, 1.0, 8.0],
+            ("r", &[2.5, 0.5, 1.0]),
+            Some(goal),
+        )
     }
 
     #[test]
@@ -192,6 +230,13 @@ mod tests {
         assert_eq!(figure(Goal::AtLeast(3.1)).record().met, Some(false));
         assert_eq!(figure(Goal::ReferencePlus(0.5)).record().met, Some(true));
         assert_eq!(figure(Goal::ReferencePlus(0.4)).record().met, Some(false));
+        assert_eq!(figure(Goal::AtMost(3.0)).record().met, Some(true));
+        assert_eq!(figure(Goal::AtMost(2.9)).record().met, Some(false));
+        // The rounds' ratios are 1.2, 2 and 8.
+        assert_eq!(figure(Goal::RatioAtLeast(2.0)).record().met, Some(true));
+        assert_eq!(figure(Goal::RatioAtLeast(2.1)).record().met, Some(false));
+        assert_eq!(figure(Goal::RatioAtMost(2.0)).record().met, Some(true));
+        assert_eq!(figure(Goal::RatioAtMost(1.9)).record().met, Some(false));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use crate::arrivals::{ARRIVAL_TIMEOUT, Arrivals};
 use crate::backbone::Backbone;
+use crate::child;
 use crate::load::{Load, Shape};
 use crate::mosquitto::{Broker, Setup, Variant};
 use crate::report::{Figure, Goal};
@@ -75,11 +76,11 @@ pub(crate) fn measure(setup: &Setup, backbone: &mut Backbone, plan: &Plan) -> Re
             bridge.duplicates
         );
     }
-    Ok(figures(bare, noop, bridged, bridge))
+    Ok(figures(&bare, &noop, &bridged, &bridge))
 }
 
 fn plain(setup: &Setup, variant: Variant, plan: &Plan, series: &mut Series) -> Result<()> {
-    let broker = Broker::start(setup, variant)?;
+    let broker = Broker::start(setup, variant, &[])?;
     let mut load = Load::connect(broker.port, plan.shape)?;
     load.run(plan.messages / WARM_UP_SHARE)?;
     series
@@ -98,7 +99,7 @@ fn bridged_round(
     series: &mut Series,
     bridge: &mut BridgeSeries,
 ) -> Result<()> {
-    let broker = Broker::start(setup, Variant::Bridge)?;
+    let broker = Broker::start(setup, Variant::Bridge, &[])?;
     let result = load_bridge(setup, backbone, plan, &broker, series, bridge);
     broker.explain(result)
 }
@@ -119,7 +120,7 @@ fn load_bridge(
     let warm_up = load.run(plan.messages / WARM_UP_SHARE)?;
     arrivals.wait(warm_up, ARRIVAL_TIMEOUT)?;
 
-    let sidecar_before = broker.sidecar_cpu_ns()?;
+    let sidecar_before = child::cpu_ns(broker.sidecars())?;
     let start = Instant::now();
     let outcome = load.run(plan.messages)?;
     arrivals.wait(outcome, ARRIVAL_TIMEOUT)?;
@@ -128,7 +129,7 @@ fn load_bridge(
         .push(outcome.messages as f64 / start.elapsed().as_secs_f64());
     bridge
         .sidecar_ns
-        .push((broker.sidecar_cpu_ns()? - sidecar_before) as f64 / outcome.messages as f64);
+        .push((child::cpu_ns(broker.sidecars())? - sidecar_before) / outcome.messages as f64);
     series.acknowledged_per_s.push(outcome.per_second());
 
     let counter = Counter::attach(&setup.dir, broker.pid(), plan.perf)?;
@@ -141,7 +142,7 @@ fn load_bridge(
     drop(paused);
     arrivals.wait(outcome, ARRIVAL_TIMEOUT)?;
     bridge.paused_acknowledged_per_s.push(outcome.per_second());
-    bridge.duplicates += arrivals.beyond()?;
+    bridge.duplicates += arrivals.so_far()?;
     Ok(())
 }
 
@@ -164,56 +165,43 @@ impl Series {
     }
 }
 
-fn figures(bare: Series, noop: Series, bridged: Series, bridge: BridgeSeries) -> Vec<Figure> {
-    let figure = |name, unit, values, reference, reference_values: &[f64], goal| Figure {
-        name,
-        unit,
-        values,
-        reference,
-        reference_values: reference_values.to_vec(),
-        goal,
-    };
-    let (acknowledged, nothing) = ("bare Mosquitto, acknowledged", "do-nothing callback");
-    let bare_rate = &bare.acknowledged_per_s;
+fn figures(bare: &Series, noop: &Series, bridged: &Series, bridge: &BridgeSeries) -> Vec<Figure> {
+    let bare = ("bare Mosquitto, acknowledged", &bare.acknowledged_per_s[..]);
+    let nothing = "do-nothing callback";
     vec![
-        figure(
+        Figure::new(
             "arriving_in_rocketmq",
             "msg/s",
-            bridge.arrived_per_s,
-            acknowledged,
-            bare_rate,
+            &bridge.arrived_per_s,
+            bare,
             Some(Goal::AtLeast(10_000.0)),
         ),
-        figure(
+        Figure::new(
             "acknowledged",
             "msg/s",
-            bridged.acknowledged_per_s,
-            acknowledged,
-            bare_rate,
+            &bridged.acknowledged_per_s,
+            bare,
             None,
         ),
-        figure(
+        Figure::new(
             "acknowledged_sidecar_paused",
             "msg/s",
-            bridge.paused_acknowledged_per_s,
-            acknowledged,
-            bare_rate,
-            None,
+            &bridge.paused_acknowledged_per_s,
+            bare,
+            Some(Goal::RatioAtLeast(0.95)),
         ),
-        figure(
+        Figure::new(
             "broker_system_calls_per_message",
             "calls",
-            bridged.syscalls,
-            nothing,
-            &noop.syscalls,
+            &bridged.syscalls,
+            (nothing, &noop.syscalls),
             Some(Goal::ReferencePlus(0.05)),
         ),
-        figure(
+        Figure::new(
             "broker_futex_calls_per_1000_messages",
             "calls",
-            bridged.futexes,
-            nothing,
-            &noop.futexes,
+            &bridged.futexes,
+            (nothing, &noop.futexes),
             Some(Goal::ReferencePlus(1.0)),
         ),
     ]
