@@ -17,6 +17,8 @@ use crate::side::{SLICES, Side};
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 const RULES: [usize; 3] = [1, 100, 10_000];
 const CLIENTS: [usize; 3] = [10, 1_000, 10_000];
+/// Open files that the most clients need, here and in the broker.
+const DESCRIPTORS: u64 = CLIENTS[CLIENTS.len() - 1] as u64 + 1000;
 const SYNC: [(&str, &str); 3] = [
     ("none", "none"),
     ("interval", "interval 1s"),
@@ -86,34 +88,26 @@ fn rules(setup: &Setup, plan: &Plan) -> Result<Vec<Figure>> {
 fn clients(setup: &Setup, plan: &Plan) -> Result<Vec<Figure>> {
     let mut bridge: [Vec<f64>; CLIENTS.len()] = Default::default();
     let mut noop: [Vec<f64>; CLIENTS.len()] = Default::default();
-    // Both brokers' clients are connections of this process.
-    let most = 2 * CLIENTS[CLIENTS.len() - 1] as u64 + 1000;
-    if plan.descriptors < most {
+    if plan.descriptors < DESCRIPTORS {
         bail!(
-            "{most} open files are needed, and {} allowed (ulimit -Hn)",
+            "{DESCRIPTORS} open files are needed, and {} allowed (ulimit -Hn)",
             plan.descriptors
         );
     }
     for round in 0..plan.rounds {
         for (at, count) in CLIENTS.into_iter().enumerate() {
-            let mut sides = [
-                Side::start(setup, Variant::Bridge, plan.shape, &[])?,
-                Side::start(setup, Variant::NoopWithThread, plan.shape, &[])?,
-            ];
-            let mut idle = Vec::new();
-            for side in &sides {
-                for number in plan.shape.publishers..count {
-                    let name = format!("bench-idle-{number}");
-                    let stream: TcpStream = mqtt::connect(side.broker.port, &name)
-                        .with_context(|| format!("client {number} of {count}"))?;
-                    idle.push(stream);
-                }
+            // One after the other: the connections of both would be more than a process may have.
+            for turn in 0..2 {
+                let values = match (round + turn) % 2 {
+                    0 => &mut bridge[at],
+                    _ => &mut noop[at],
+                };
+                let variant = match (round + turn) % 2 {
+                    0 => Variant::Bridge,
+                    _ => Variant::NoopWithThread,
+                };
+                values.push(with_clients(setup, plan, variant, count)?);
             }
-            let paused = sides[0].broker.pause_sidecar()?;
-            take_turns(&mut sides, plan.messages / SLICES)?;
-            bridge[at].push(sides[0].take_median());
-            noop[at].push(sides[1].take_median());
-            drop(paused);
         }
         say("clients", round, plan, &CLIENTS, &bridge);
     }
@@ -131,6 +125,22 @@ fn clients(setup: &Setup, plan: &Plan) -> Result<Vec<Figure>> {
         )
     });
     Ok(figures.collect())
+}
+
+/// Time of the thread of a broker with so many clients; of a bridge, its sidecar stopped.
+fn with_clients(setup: &Setup, plan: &Plan, variant: Variant, count: usize) -> Result<f64> {
+    let mut side = [Side::start(setup, variant, plan.shape, &[])?];
+    let port = side[0].broker.port;
+    let idle: Vec<TcpStream> = (plan.shape.publishers..count)
+        .map(|number| {
+            mqtt::connect(port, &format!("bench-idle-{number}"))
+                .with_context(|| format!("client {number} of {count}"))
+        })
+        .collect::<Result<_>>()?;
+    let paused = side[0].broker.pause_sidecar()?;
+    take_turns(&mut side, plan.messages / SLICES)?;
+    drop((paused, idle));
+    Ok(side[0].take_median())
 }
 
 /// Slices of each in turn, after one that is not counted.
