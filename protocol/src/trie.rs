@@ -3,38 +3,61 @@
 //! A look-up walks the topic's levels once and branches only where a filter has a `+`: its cost depends on the topic
 //! and on the filters that match its beginning, not on how many filters there are. It allocates nothing.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use rustc_hash::FxHashMap;
 
 use crate::topic::TopicError;
 pub use crate::topic::{validate_filter, validate_topic};
 
-/// FNV-1a. Keys come from the configuration and a topic is only looked up, so nobody outside can make keys collide;
-/// levels are short, where this is several times as fast as the standard hasher.
-#[derive(Clone, Copy)]
-struct Fnv(u64);
+/// So many children are compared one after the other, which is faster than to compute a hash.
+const LIST_MAX: usize = 4;
 
-impl Default for Fnv {
-    fn default() -> Self {
-        Fnv(0xcbf2_9ce4_8422_2325)
-    }
+/// The nodes below a node, by level. Keys come from the configuration and a topic is only looked up, so nobody outside can make hashes collide.
+#[derive(Debug, Clone)]
+enum Children<T> {
+    List(Vec<(Box<[u8]>, Node<T>)>),
+    Map(FxHashMap<Box<[u8]>, Node<T>>),
 }
 
-impl Hasher for Fnv {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+impl<T> Children<T> {
+    fn get(&self, level: &[u8]) -> Option<&Node<T>> {
+        match self {
+            Children::List(list) => list
+                .iter()
+                .find(|(key, _)| **key == *level)
+                .map(|(_, node)| node),
+            Children::Map(map) => map.get(level),
         }
     }
 
-    fn finish(&self) -> u64 {
-        self.0
+    fn get_or_insert(&mut self, level: &[u8]) -> &mut Node<T> {
+        if let Children::List(list) = self
+            && list.len() == LIST_MAX
+            && list.iter().all(|(key, _)| **key != *level)
+        {
+            *self = Children::Map(list.drain(..).collect());
+        }
+        match self {
+            Children::List(list) => {
+                let at = list.iter().position(|(key, _)| **key == *level);
+                let at = at.unwrap_or_else(|| {
+                    list.push((level.into(), Node::default()));
+                    list.len() - 1
+                });
+                &mut list[at].1
+            }
+            Children::Map(map) => map.entry(level.into()).or_default(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        // A map is made of a full list.
+        matches!(self, Children::List(list) if list.is_empty())
     }
 }
 
 #[derive(Debug, Clone)]
 struct Node<T> {
-    children: HashMap<Box<str>, Node<T>, BuildHasherDefault<Fnv>>,
+    children: Children<T>,
     plus: Option<Box<Node<T>>>,
     /// Of filters that end here.
     here: Vec<T>,
@@ -45,7 +68,7 @@ struct Node<T> {
 impl<T> Default for Node<T> {
     fn default() -> Self {
         Node {
-            children: HashMap::default(),
+            children: Children::List(Vec::new()),
             plus: None,
             here: Vec::new(),
             below: Vec::new(),
@@ -101,7 +124,7 @@ impl<T> TopicTrie<T> {
                     return Ok(());
                 }
                 "+" => node.plus.get_or_insert_default(),
-                _ => node.children.entry(level.into()).or_default(),
+                _ => node.children.get_or_insert(level.as_bytes()),
             };
         }
         node.here.push(value);
@@ -113,7 +136,8 @@ impl<T> TopicTrie<T> {
     ///
     /// Works on any text. The depth of the recursion is bounded by the deepest filter.
     pub fn matches(&self, topic: &str, mut f: impl FnMut(&T)) {
-        if topic.starts_with('$') {
+        let topic = topic.as_bytes();
+        if topic.first() == Some(&b'$') {
             let (first, rest) = split_level(topic);
             if let Some(node) = self.root.children.get(first) {
                 visit(node, rest, &mut f);
@@ -124,15 +148,16 @@ impl<T> TopicTrie<T> {
     }
 }
 
-fn split_level(topic: &str) -> (&str, Option<&str>) {
-    match topic.split_once('/') {
-        Some((level, rest)) => (level, Some(rest)),
+fn split_level(topic: &[u8]) -> (&[u8], Option<&[u8]>) {
+    // Levels are short: a plain loop is faster than a search that looks at many bytes at once.
+    match topic.iter().position(|byte| *byte == b'/') {
+        Some(at) => (&topic[..at], Some(&topic[at + 1..])),
         None => (topic, None),
     }
 }
 
 /// `rest` is what of the topic comes below `node`; nothing when the topic ends at it.
-fn visit<T>(node: &Node<T>, rest: Option<&str>, f: &mut impl FnMut(&T)) {
+fn visit<T>(node: &Node<T>, rest: Option<&[u8]>, f: &mut impl FnMut(&T)) {
     node.below.iter().for_each(&mut *f);
     let Some(rest) = rest else {
         node.here.iter().for_each(&mut *f);
