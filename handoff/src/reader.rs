@@ -120,12 +120,9 @@ impl Reader {
     /// then; [`ReadError::Io`] when a segment can't be opened.
     pub fn poll(&mut self) -> Result<Option<Frame<'_>>, ReadError> {
         for _ in 0..PADDINGS_MAX {
-            if self.position >= self.seen_end {
-                self.seen_end = self.end();
-                if self.position >= self.seen_end {
-                    self.count_lost();
-                    return Ok(None);
-                }
+            if self.position >= self.seen_end && !self.sees_more() {
+                self.count_lost();
+                return Ok(None);
             }
             if !self.enter_segment()? {
                 return Ok(None);
@@ -189,7 +186,8 @@ impl Reader {
 
     /// Whether the segment that comes next is not there although the end lies beyond: looking again at once is of no use.
     pub fn is_stranded(&self) -> bool {
-        self.missing == Some(self.description.segment_of(self.position))
+        self.position < self.seen_end
+            && self.missing == Some(self.description.segment_of(self.position))
     }
 
     /// A copy of the bytes from `from` up to `to`, as they stand in the files, headers of frames and all: what a [`ReadError::Corrupt`] was about. At most
@@ -269,6 +267,17 @@ impl Reader {
         Waiter::new(Arc::clone(&self.cursor), Which::End)
     }
 
+    /// Looks at the end again: whether it lies behind the reader's position.
+    fn sees_more(&mut self) -> bool {
+        let end = self.end();
+        if end < self.seen_end {
+            // Bytes behind it may have been read ahead, and are not written yet.
+            self.source = None;
+        }
+        self.seen_end = end;
+        self.position < end
+    }
+
     /// The offsets in the segment that are committed: from the reader's position on.
     fn readable(&self) -> (usize, usize) {
         let from = self.description.offset_of(self.position);
@@ -297,6 +306,10 @@ impl Reader {
         }
         // Unmapped before the next one is mapped: memory for one segment at a time.
         self.source = None;
+        // Once a segment, however far ahead the end was when it was looked at: it may have gone on to a segment that is there, or was not true.
+        if !self.sees_more() {
+            return Ok(false);
+        }
         let path = self.dir.segment(number);
         let bytes = self.description.segment_bytes;
         let opened = dir::open(&path, false, false).and_then(|file| {
@@ -378,6 +391,10 @@ impl Reader {
     /// What to do about bytes that are no frame: mends the frame, of which the payload lies in `mended` then, and gives its position; passes a mended padding
     /// (`None`); or moves to the next good frame of the segment, or behind what may be looked at.
     fn mend_or_skip(&mut self, reason: &'static str) -> Result<Option<Position>, ReadError> {
+        // What lies behind an end that was too large for a moment is no damage.
+        if !self.sees_more() {
+            return Ok(None);
+        }
         let (from, to) = self.readable();
         let start = self.position;
         let left = self.left();

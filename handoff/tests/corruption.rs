@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use common::{
-    END_AT, RELEASED_AT, drain, fast, file, log_of, open_reader, open_writer, reopen,
+    END_AT, RELEASED_AT, drain, fast, file, log_of, open_reader, open_writer, payload, reopen,
     restart_machine, segment, set_position, small,
 };
 use handoff::{AppendError, LogOptions, OpenError, Reader, ReaderOptions, Writer};
@@ -199,7 +199,55 @@ fn another_process_writing_garbage_into_the_end_does_not_crash_the_reader() {
     for end in [u64::MAX, 1 << 60, 1 << 50, 3, 17, 4033, 100_000] {
         set_position(dir.path(), END_AT, end);
         drain(&mut reader);
-        assert_eq!(reader.is_stranded(), end != u64::MAX, "{end}");
+        // Positions beyond 2^60 are none.
+        let is_beyond = end <= 1 << 60 && end > reader.position();
+        assert_eq!(reader.is_stranded(), is_beyond, "{end}");
+    }
+}
+
+#[test]
+fn a_segment_that_vanishes_under_both_sides_is_passed_once_the_writer_is_behind_it() {
+    for options in [ReaderOptions::default(), ReaderOptions::guarded()] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = open_writer(dir.path());
+        let mut reader = Reader::open(dir.path(), &options).unwrap();
+        let frame = |n: u8| vec![n; 1000];
+        let append = |writer: &mut Writer, n: u8| {
+            assert!(writer.wait_for_room(1000, Duration::from_secs(60)));
+            writer.append(&frame(n)).unwrap()
+        };
+        // Three to a segment: the end is seen in the second one, and the reader is still in the first.
+        let written: Vec<_> = (0..4).map(|n| append(&mut writer, n)).collect();
+        assert_eq!(reader.poll().unwrap().unwrap().position, written[0]);
+        fs::remove_file(segment(dir.path(), 1)).unwrap();
+        let (frames, corrupt) = drain(&mut reader);
+        assert_eq!((frames.len(), corrupt), (2, vec![(4032, 4032)]));
+        assert!(reader.is_stranded());
+        let later: Vec<_> = (4..8)
+            .map(|n| (append(&mut writer, n), frame(n)))
+            .filter(|(at, _)| *at >= 8064)
+            .collect();
+        assert_eq!(drain(&mut reader), (later, vec![(4032, 8064)]));
+        assert!(!reader.is_stranded());
+    }
+}
+
+#[test]
+fn an_end_that_was_too_large_for_a_moment_does_not_lead_the_reader_away() {
+    for options in [ReaderOptions::default(), ReaderOptions::guarded()] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = open_writer(dir.path());
+        let mut reader = Reader::open(dir.path(), &options).unwrap();
+        writer.append(&payload(0)).unwrap();
+        writer.append(&payload(1)).unwrap();
+        let end = writer.end();
+        set_position(dir.path(), END_AT, end + 100_000);
+        reader.poll().unwrap().unwrap();
+        set_position(dir.path(), END_AT, end);
+        let (frames, corrupt) = drain(&mut reader);
+        assert_eq!((frames.len(), corrupt), (1, vec![]));
+        writer.append(&payload(2)).unwrap();
+        assert_eq!(drain(&mut reader).0.len(), 1);
     }
 }
 
