@@ -93,7 +93,7 @@ impl Writer {
     /// room and the policy isn't `Always`. If `fill` panics, the log is as before.
     ///
     /// # Errors
-    /// See [`AppendError`]; but for its `Io` nothing was appended.
+    /// See [`AppendError`]; but for its `NotSynced` nothing was appended.
     pub fn append_with(
         &mut self,
         len: usize,
@@ -129,8 +129,13 @@ impl Writer {
         self.frames = self.frames.wrapping_add(1);
         let words = self.files.cursor.words();
         words.publish(start, self.end, self.frames);
-        if self.sync_always {
-            self.segment.file.sync_data()?;
+        if self.sync_always
+            && let Err(source) = self.segment.file.sync_data()
+        {
+            return Err(AppendError::NotSynced {
+                position: start,
+                source,
+            });
         }
         Ok(start)
     }
