@@ -241,8 +241,13 @@ impl Writer {
         self.files.current.store(next, Ordering::Relaxed);
         let words = self.files.cursor.words();
         words.publish(before, self.end, self.frames);
+        // The frames in it have been synced, each in its turn, and the padding behind them not yet: without it they would count as torn.
+        let synced = match self.sync_always {
+            true => passed.file.sync_data(),
+            false => Ok(()),
+        };
         self.preparer.retire(passed);
-        Ok(())
+        synced.map_err(AppendError::Io)
     }
 
     /// Has the segment after this one prepared, as soon as the bound lets it exist.

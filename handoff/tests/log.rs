@@ -54,6 +54,38 @@ fn files(dir: &std::path::Path) -> Vec<u64> {
 }
 
 #[test]
+fn of_the_released_segments_the_newest_are_kept_so_that_there_is_no_gap() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions {
+        bytes_max: 10 * 4096,
+        ..small()
+    };
+    let mut writer = Writer::open(dir.path(), &options).unwrap();
+    let mut reader = open_reader(dir.path());
+    let append = |writer: &mut Writer| {
+        assert!(writer.wait_for_room(4000, MINUTE));
+        writer.append(&[7; 4000]).unwrap();
+    };
+    // One to a segment: ten of them are as much as there may be.
+    for _ in 0..10 {
+        append(&mut writer);
+    }
+    drain(&mut reader);
+    reader.release(reader.position());
+    append(&mut writer);
+    // Two are prepared behind that.
+    let begun = Instant::now();
+    let mut there = Vec::new();
+    while there.last() != Some(&12) {
+        assert!(begun.elapsed() < MINUTE, "{there:?}");
+        there = files(dir.path());
+        there.sort_unstable();
+    }
+    let first = there[0];
+    assert_eq!(there, (first..=12).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_full_log_says_so_and_takes_frames_again_once_released() {
     let dir = tempfile::tempdir().unwrap();
     let mut writer = open_writer(dir.path());
