@@ -20,6 +20,9 @@ use crate::{OpenError, Position, ReadError, ReaderOptions, Role};
 /// How many paddings are passed in one poll: one fills up each segment, and none follows another in what a writer leaves.
 const PADDINGS_MAX: usize = 64;
 
+/// What is said of a segment whose file ends before the segment does.
+const CUT_SHORT: &str = "the segment's file is cut short";
+
 /// Room for so many frames that are not released; with more of them it grows.
 const POLLED: usize = 4096;
 
@@ -128,6 +131,9 @@ impl Reader {
                 return Ok(None);
             }
             let (from, to) = self.readable();
+            if from >= to {
+                return Err(self.skip_segment(CUT_SHORT.into()));
+            }
             let Some(source) = &mut self.source else {
                 return Ok(None);
             };
@@ -278,15 +284,24 @@ impl Reader {
         self.position < end
     }
 
-    /// The offsets in the segment that are committed: from the reader's position on.
+    /// The offsets in the segment that are committed and there: from the reader's position on.
     fn readable(&self) -> (usize, usize) {
         let from = self.description.offset_of(self.position);
         let left = usize::try_from(self.seen_end - self.position).unwrap_or(usize::MAX);
-        (
-            from,
-            from.saturating_add(left)
-                .min(self.description.segment_bytes as usize),
-        )
+        let there = self.source.as_ref().map_or(0, Source::len);
+        (from, from.saturating_add(left).min(there))
+    }
+
+    /// Whether the file of the segment that the position is in has not all of its bytes.
+    fn is_cut_short(&self) -> bool {
+        let bytes = self.description.segment_bytes as usize;
+        self.source.as_ref().is_some_and(|s| s.len() < bytes)
+    }
+
+    /// The position behind the segment, or the end.
+    fn behind_segment(&self) -> Position {
+        let number = self.description.segment_of(self.position);
+        self.description.start_of(number + 1).min(self.seen_end)
     }
 
     /// Bytes from the reader's position to the end of its segment.
@@ -313,11 +328,7 @@ impl Reader {
         let path = self.dir.segment(number);
         let bytes = self.description.segment_bytes;
         let opened = dir::open(&path, false, false).and_then(|file| {
-            let source = if self.options.copies {
-                Source::copy(file, number, bytes, self.options.frame_bytes_max)
-            } else {
-                Source::map(file, number, bytes)
-            }?;
+            let source = Source::open(file, number, bytes, &self.options)?;
             Ok((source.header_is(&self.description)?, source))
         });
         match opened {
@@ -335,7 +346,7 @@ impl Reader {
         }
     }
 
-    /// A segment that is too short (or was cut short meanwhile) is skipped; other errors may pass.
+    /// What a segment lacks that is too short (or was cut short meanwhile) is skipped; other errors may pass.
     fn unreadable(&mut self, error: io::Error) -> ReadError {
         let number = self.description.segment_of(self.position);
         if error.kind() != io::ErrorKind::UnexpectedEof {
@@ -345,12 +356,16 @@ impl Reader {
                 source: error,
             };
         }
+        self.skip_segment(error.to_string())
+    }
+
+    fn skip_segment(&mut self, reason: String) -> ReadError {
         let from = self.position;
-        self.position = self.description.start_of(number + 1).min(self.seen_end);
+        self.position = self.behind_segment();
         ReadError::Corrupt {
             from,
             to: self.position,
-            reason: error.to_string(),
+            reason,
         }
     }
 
@@ -429,9 +444,12 @@ impl Reader {
             }
             return Ok((!mended.padding).then_some(start));
         }
-        let room = to - from;
-        let passed = match frame::next_good(bytes, FRAME_ALIGN, room, start, salt, budget) {
+        let search = frame::next_good(bytes, FRAME_ALIGN, to - from, start, salt, budget);
+        let passed = match search {
             Search::At(at) | Search::Stopped(at) => at,
+            Search::Nothing if limit == to && self.is_cut_short() => {
+                return Err(self.skip_segment(CUT_SHORT.into()));
+            }
             Search::Nothing => (limit - from).max(FRAME_ALIGN),
         };
         self.position += passed as u64;

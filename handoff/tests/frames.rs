@@ -120,6 +120,30 @@ fn a_log_whose_counts_are_lost_is_counted_again() {
 }
 
 #[test]
+fn an_unpublished_frame_is_counted_also_when_the_count_of_the_released_ones_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = open_writer(dir.path());
+    let mut reader = open_reader(dir.path());
+    for i in 0..4 {
+        writer.append(&payload(i)).unwrap();
+    }
+    read(&mut reader, 2);
+    reader.release(reader.position());
+    let before = std::fs::read(dir.path().join("cursor")).unwrap();
+    writer.append(&payload(4)).unwrap();
+    drop((writer, reader));
+    let page = std::fs::OpenOptions::new()
+        .write(true)
+        .open(dir.path().join("cursor"))
+        .unwrap();
+    page.write_all_at(&before[64..128], 64).unwrap();
+    page.write_all_at(&[0xAB; 32], 160).unwrap();
+    let writer = open_writer(dir.path());
+    assert_eq!(writer.frames(), 5);
+    assert_eq!(state(dir.path()).released_frames, Some(2));
+}
+
+#[test]
 fn damaged_frames_are_counted_once_the_reader_is_at_the_end() {
     let dir = tempfile::tempdir().unwrap();
     let mut writer = open_writer(dir.path());
