@@ -19,6 +19,8 @@ mod contents;
 #[cfg(not(loom))]
 mod counters;
 #[cfg(not(loom))]
+mod counts;
+#[cfg(not(loom))]
 mod crc;
 #[cfg(not(loom))]
 mod creation;

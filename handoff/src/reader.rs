@@ -88,7 +88,10 @@ impl Reader {
             .segments()
             .map_err(|e| OpenError::io(&dir.path, "list the segments", e))?;
         let position = start(&cursor, &description, &segments);
-        let frames = cursor.words().released_frames.get(position).unwrap_or(0);
+        let counts = &cursor.words().released_frames;
+        // With a damaged count nearly right is better than nothing: it becomes exact at the end of the log.
+        let counted = counts.get(position).or_else(|| counts.latest());
+        let frames = counted.unwrap_or(0);
         Ok(Reader {
             dir,
             description,
