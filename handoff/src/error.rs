@@ -176,7 +176,8 @@ pub enum ReadError {
     Corrupt {
         /// Where the stretch begins.
         from: Position,
-        /// Where the next good frame or segment begins. Equal to `from` when only a segment's header is damaged.
+        /// Where the next good frame or segment begins, or as far as was looked. Equal to `from` when the segment there is missing and none behind it is there
+        /// yet: the reader waits for one.
         to: Position,
         /// What was seen there.
         reason: String,

@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{drain, open_reader, open_writer, payload, small};
+use common::{drain, fast, open_reader, open_writer, payload, small};
 use handoff::{
     AppendError, Counters, LogOptions, OpenError, Reader, ReaderOptions, Role, SyncPolicy, Writer,
 };
@@ -387,4 +387,29 @@ fn a_frame_that_was_polled_can_be_polled_again_until_it_is_released() {
     assert_eq!(drain(&mut reader).0, frames[20..]);
     reader.release(writer.end());
     assert_eq!(reader.released_frames(), 30, "each counts once");
+}
+
+#[test]
+fn a_reader_that_copies_looks_at_one_large_padding_a_poll() {
+    let dir = tempfile::tempdir_in(fast()).unwrap();
+    let options = LogOptions {
+        segment_bytes: 8 << 20,
+        bytes_max: 32 << 20,
+        ..small()
+    };
+    let mut writer = Writer::open(dir.path(), &options).unwrap();
+    writer.append(b"small").unwrap();
+    let large = vec![1; writer.frame_len_max()];
+    assert!(writer.wait_for_room(large.len(), MINUTE));
+    let second = writer.append(&large).unwrap();
+    let mut reader = Reader::open(dir.path(), &ReaderOptions::guarded()).unwrap();
+    assert_eq!(reader.poll().unwrap().unwrap().payload, b"small");
+    assert!(reader.poll().unwrap().is_none());
+    assert!(reader.position() == second && reader.end() > second);
+    assert_eq!(reader.poll().unwrap().unwrap().payload, large);
+    // One that maps is at no other thread's expense.
+    drop(reader);
+    let mut reader = open_reader(dir.path());
+    assert_eq!(reader.poll().unwrap().unwrap().payload, b"small");
+    assert_eq!(reader.poll().unwrap().unwrap().payload, large);
 }
