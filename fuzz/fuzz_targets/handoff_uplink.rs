@@ -62,7 +62,7 @@ fuzz_target!(|steps: Vec<Step>| {
     let salt = u32::from_le_bytes(salt);
     let set = |end: bool, to: u64| {
         let at = if end { 64 } else { 128 };
-        for (at, value) in [(at, to), (at + 16, !to), (at + 24, to ^ 0x5BD1_E995_A3C5_9AC3)] {
+        for (at, value) in [(at, to), (at + 8, !to), (at + 16, to ^ 0x5BD1_E995_A3C5_9AC3)] {
             cursor.write_all_at(&value.to_le_bytes(), at).unwrap();
         }
     };

@@ -4,7 +4,7 @@
 //!    0  description (64 bytes, see `layout`; written at creation, or by the writer that rebuilds it)
 //!   64  end       u64, writer: behind the last committed frame      72  again, inverted
 //!   80  and once more, under a mask                                 88  futex word of those who wait for it   u32
-//!   96  how many frames lie before `end`: see `Counts`
+//!   96  how many frames lie before `end`: see `counts`
 //!  128  released  u64, reader: everything before is done with      136  again, inverted
 //!  144  and once more, under a mask                                152  futex word of those who wait for it   u32
 //!  160  how many frames lie before `released`
@@ -22,9 +22,10 @@ use std::path::{Path, PathBuf};
 
 use memmap2::{MmapOptions, MmapRaw};
 
+use crate::counts::Counts;
 use crate::gate::Gate;
 use crate::layout::{CURSOR_BYTES, CURSOR_MAGIC, DESCRIPTION_BYTES, Description, NoDescription};
-use crate::primitive::{AtomicU64, Ordering, fence};
+use crate::primitive::AtomicU64;
 
 /// The words of the page, behind the description.
 #[repr(C)]
@@ -57,61 +58,6 @@ impl Words {
     pub(crate) fn give_back(&self, from: u64, to: u64, frames: u64) {
         self.released_frames.set(from, to, frames);
         self.released.advance(to);
-    }
-}
-
-/// How many frames lie before a position: two pairs of (position u64, frames u64), in the position's own cache line.
-///
-/// The position and its count can't be stored as one. So the count of the position to come is written into the pair that is not the
-/// present position's, before the position itself moves: whenever the process dies, one pair is that of the position.
-#[repr(C)]
-pub(crate) struct Counts([Count; 2]);
-
-#[repr(C)]
-struct Count {
-    position: AtomicU64,
-    frames: AtomicU64,
-}
-
-/// No position.
-const UNSET: u64 = u64::MAX;
-
-impl Counts {
-    /// Says that there are `frames` frames before `position`, and keeps what is said of `present`.
-    pub(crate) fn set(&self, present: u64, position: u64, frames: u64) {
-        let [first, second] = &self.0;
-        if first.position.load(Ordering::Relaxed) == present {
-            second.set(position, frames);
-        } else {
-            first.set(position, frames);
-        }
-        if present == position {
-            // Another count of the same position.
-            first.set(position, frames);
-            second.set(position, frames);
-        }
-    }
-
-    /// How many frames there are before `position`, if that is known.
-    pub(crate) fn get(&self, position: u64) -> Option<u64> {
-        self.0.iter().find_map(|count| {
-            let is_it = count.position.load(Ordering::Acquire) == position;
-            let frames = count.frames.load(Ordering::Relaxed);
-            // Acquire: SYNC POINT with the fence in `set`: who has seen a newer count sees here that the position is another.
-            fence(Ordering::Acquire);
-            (is_it && count.position.load(Ordering::Relaxed) == position).then_some(frames)
-        })
-    }
-}
-
-impl Count {
-    fn set(&self, position: u64, frames: u64) {
-        // A look at the pair while it changes must not find the old position with the new count: Release, and SYNC POINT with the
-        // fence in `Counts::get`.
-        self.position.store(UNSET, Ordering::Relaxed);
-        fence(Ordering::Release);
-        self.frames.store(frames, Ordering::Relaxed);
-        self.position.store(position, Ordering::Release);
     }
 }
 

@@ -15,6 +15,8 @@ const FILE_MODE: u32 = 0o600;
 /// A lock is tried again for 0.2 s: a process that starts a child has its locks in two hands between fork and exec.
 const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
+/// The largest number of a segment: ten digits. No log comes to a larger one, and sums with them could overflow.
+const NUMBER_MAX: u64 = 9_999_999_999;
 /// Behind the name of a segment that is not ready.
 pub(crate) const UNREADY: &str = ".new";
 
@@ -65,7 +67,8 @@ impl Dir {
             let number = name
                 .to_str()
                 .and_then(|name| name.strip_prefix("segment-"))
-                .and_then(|number| number.parse().ok());
+                .and_then(|number| number.parse().ok())
+                .filter(|number| *number <= NUMBER_MAX);
             // A name that is not the one we would give (`segment-7`) is not ours.
             numbers
                 .extend(number.filter(|&number| self.segment(number).file_name() == Some(&name)));

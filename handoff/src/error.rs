@@ -133,7 +133,7 @@ pub(crate) fn is_no_space(error: &io::Error) -> bool {
     )
 }
 
-/// Why a frame was not appended. Nothing of it is in the log then, but for `Io`.
+/// Why an append failed. Nothing of the frame is in the log then, but for [`AppendError::NotSynced`]: that frame is, and must not be appended again.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppendError {
@@ -153,8 +153,16 @@ pub enum AppendError {
     /// The file system has no room for the next segment. Tried again at later appends.
     #[error("no room on the disk for the next segment: {0}")]
     NoSpace(io::Error),
-    /// The system failed otherwise: preparing a segment (nothing appended), or, under `SyncPolicy::Always`, syncing (the frame is in the log, but may
-    /// not be on the disk).
+    /// Under [`SyncPolicy::Always`](crate::SyncPolicy::Always): the frame was appended and the reader has it, but the disk did not take it. It outlives every process
+    /// and may not outlive a loss of power.
+    #[error("it is in the log, but could not be synced to the disk: {source}")]
+    NotSynced {
+        /// Where the frame starts.
+        position: Position,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system failed otherwise: preparing a segment, or finishing the one before.
     #[error("the log's file system failed: {0}")]
     Io(#[from] io::Error),
 }
@@ -168,7 +176,8 @@ pub enum ReadError {
     Corrupt {
         /// Where the stretch begins.
         from: Position,
-        /// Where the next good frame or segment begins. Equal to `from` when only a segment's header is damaged.
+        /// Where the next good frame or segment begins, or as far as was looked. Equal to `from` when the segment there is missing and none behind it is there
+        /// yet: the reader waits for one.
         to: Position,
         /// What was seen there.
         reason: String,

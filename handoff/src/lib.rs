@@ -15,7 +15,11 @@ mod primitive;
 mod threefold;
 
 #[cfg(not(loom))]
+mod contents;
+#[cfg(not(loom))]
 mod counters;
+#[cfg(not(loom))]
+mod counts;
 #[cfg(not(loom))]
 mod crc;
 #[cfg(not(loom))]

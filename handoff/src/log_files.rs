@@ -89,7 +89,7 @@ impl LogFiles {
             .into_iter()
             .filter(|&n| n < first || n >= number)
             .collect();
-        spares.sort_unstable_by_key(|&n| n != number);
+        spares.sort_unstable_by_key(|&n| (n != number, n));
         let file = match spares.first() {
             Some(&spare) => {
                 fs::rename(self.dir.segment(spare), &unready)?;
@@ -99,7 +99,9 @@ impl LogFiles {
             }
             None => dir::open(&unready, true, true)?,
         };
-        for &surplus in spares.iter().skip(1 + SPARES_MAX) {
+        // The oldest first: whoever is killed in between leaves no gap between those that are there.
+        let surplus = spares.len().saturating_sub(1 + SPARES_MAX);
+        for &surplus in spares.iter().skip(1).take(surplus) {
             fs::remove_file(self.dir.segment(surplus))?;
         }
         allocate(&file, self.description.segment_bytes)?;

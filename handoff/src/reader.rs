@@ -1,5 +1,7 @@
 //! The polling side.
 
+mod damage;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
@@ -9,15 +11,14 @@ use std::sync::Arc;
 
 use crate::cursor::Cursor;
 use crate::dir::{self, Dir};
-use crate::frame::{self, Decoded, Search};
-use crate::layout::{Description, FRAME_ALIGN, FRAME_HEADER_BYTES, POSITION_MAX};
+use crate::frame::{self, Decoded};
+use crate::layout::{Description, FRAME_HEADER_BYTES, POSITION_MAX};
 use crate::opening::{describe, start};
-use crate::repair::{self, Stretch};
 use crate::source::Source;
 use crate::waiter::{Waiter, Which};
 use crate::{OpenError, Position, ReadError, ReaderOptions, Role};
 
-/// How many paddings are passed in one poll: one fills up each segment, and none follows another in what a writer leaves.
+/// How many paddings are passed in one poll. One fills up each segment; after a loss of power those that were prepared are paddings as a whole, a few in a row.
 const PADDINGS_MAX: usize = 64;
 
 /// Room for so many frames that are not released; with more of them it grows.
@@ -85,7 +86,10 @@ impl Reader {
             .segments()
             .map_err(|e| OpenError::io(&dir.path, "list the segments", e))?;
         let position = start(&cursor, &description, &segments);
-        let frames = cursor.words().released_frames.get(position).unwrap_or(0);
+        let counts = &cursor.words().released_frames;
+        // With a damaged count nearly right is better than nothing: it becomes exact at the end of the log.
+        let counted = counts.get(position).or_else(|| counts.latest());
+        let frames = counted.unwrap_or(0);
         Ok(Reader {
             dir,
             description,
@@ -111,7 +115,8 @@ impl Reader {
         self.description.epoch
     }
 
-    /// The next frame, or `None` at the end of the log. Never blocks.
+    /// The next frame, or `None` at the end of the log. Never blocks. Of a reader that copies, `None` also means that as much was looked at as one poll may:
+    /// there is more as long as [`Reader::end`] is beyond [`Reader::position`].
     ///
     /// A frame of which one byte is damaged is mended on the way (in a copy: a reader changes no file), logged and counted.
     ///
@@ -120,17 +125,17 @@ impl Reader {
     /// then; [`ReadError::Io`] when a segment can't be opened.
     pub fn poll(&mut self) -> Result<Option<Frame<'_>>, ReadError> {
         for _ in 0..PADDINGS_MAX {
-            if self.position >= self.seen_end {
-                self.seen_end = self.end();
-                if self.position >= self.seen_end {
-                    self.count_lost();
-                    return Ok(None);
-                }
+            if self.position >= self.seen_end && !self.sees_more() {
+                self.count_lost();
+                return Ok(None);
             }
             if !self.enter_segment()? {
                 return Ok(None);
             }
             let (from, to) = self.readable();
+            if from >= to {
+                return Err(self.skip_segment(damage::CUT_SHORT.into()));
+            }
             let Some(source) = &mut self.source else {
                 return Ok(None);
             };
@@ -138,35 +143,26 @@ impl Reader {
                 Ok(bytes) => frame::decode(bytes, self.position, self.description.salt),
                 Err(error) => return Err(self.unreadable(error)),
             };
-            let (len, total) = match decoded {
-                Decoded::Payload { len, total } => (len, total),
+            let reason = match decoded {
+                Decoded::Payload { len, total } => return Ok(Some(self.next_frame(len, total))),
                 Decoded::Padding { total } if total == self.left() => {
                     self.position += total as u64;
+                    if self.options.copies && total > self.options.search_bytes_max {
+                        return Ok(None);
+                    }
                     continue;
                 }
-                Decoded::Padding { .. } => {
-                    self.mend_or_skip("the padding does not fill the segment up")?;
-                    continue;
-                }
-                Decoded::Bad(reason) => match self.mend_or_skip(reason)? {
-                    Some(position) => return Ok(Some(self.mended_frame(position))),
-                    None => continue,
-                },
+                Decoded::Padding { .. } => "the padding does not fill the segment up",
+                Decoded::Bad(reason) => reason,
             };
-            let position = self.position;
-            self.pass_frame(total);
-            let payload = from + FRAME_HEADER_BYTES;
-            return Ok(Some(Frame {
-                position,
-                next: self.position,
-                payload: self
-                    .source
-                    .as_ref()
-                    .map_or(&[], |source| source.at_hand(payload, payload + len)),
-                repaired: false,
-            }));
+            if let Some(position) = self.mend_or_skip(reason)? {
+                return Ok(Some(self.mended_frame(position)));
+            }
+            if self.options.copies {
+                return Ok(None);
+            }
         }
-        // More paddings in a row than any writer leaves: the caller comes again, and is not held up meanwhile.
+        // The caller comes again, and is not held up meanwhile.
         Ok(None)
     }
 
@@ -189,7 +185,8 @@ impl Reader {
 
     /// Whether the segment that comes next is not there although the end lies beyond: looking again at once is of no use.
     pub fn is_stranded(&self) -> bool {
-        self.missing == Some(self.description.segment_of(self.position))
+        self.position < self.seen_end
+            && self.missing == Some(self.description.segment_of(self.position))
     }
 
     /// A copy of the bytes from `from` up to `to`, as they stand in the files, headers of frames and all: what a [`ReadError::Corrupt`] was about. At most
@@ -269,15 +266,23 @@ impl Reader {
         Waiter::new(Arc::clone(&self.cursor), Which::End)
     }
 
-    /// The offsets in the segment that are committed: from the reader's position on.
+    /// Looks at the end again: whether it lies behind the reader's position.
+    fn sees_more(&mut self) -> bool {
+        let end = self.end();
+        if end < self.seen_end {
+            // Bytes behind it may have been read ahead, and are not written yet.
+            self.source = None;
+        }
+        self.seen_end = end;
+        self.position < end
+    }
+
+    /// The offsets in the segment that are committed and there: from the reader's position on.
     fn readable(&self) -> (usize, usize) {
         let from = self.description.offset_of(self.position);
         let left = usize::try_from(self.seen_end - self.position).unwrap_or(usize::MAX);
-        (
-            from,
-            from.saturating_add(left)
-                .min(self.description.segment_bytes as usize),
-        )
+        let there = self.source.as_ref().map_or(0, Source::len);
+        (from, from.saturating_add(left).min(there))
     }
 
     /// Bytes from the reader's position to the end of its segment.
@@ -297,14 +302,14 @@ impl Reader {
         }
         // Unmapped before the next one is mapped: memory for one segment at a time.
         self.source = None;
+        // Once a segment, however far ahead the end was when it was looked at: it may have gone on to a segment that is there, or was not true.
+        if !self.sees_more() {
+            return Ok(false);
+        }
         let path = self.dir.segment(number);
         let bytes = self.description.segment_bytes;
         let opened = dir::open(&path, false, false).and_then(|file| {
-            let source = if self.options.copies {
-                Source::copy(file, number, bytes, self.options.frame_bytes_max)
-            } else {
-                Source::map(file, number, bytes)
-            }?;
+            let source = Source::open(file, number, bytes, &self.options)?;
             Ok((source.header_is(&self.description)?, source))
         });
         match opened {
@@ -322,133 +327,25 @@ impl Reader {
         }
     }
 
-    /// A segment that is too short (or was cut short meanwhile) is skipped; other errors may pass.
-    fn unreadable(&mut self, error: io::Error) -> ReadError {
-        let number = self.description.segment_of(self.position);
-        if error.kind() != io::ErrorKind::UnexpectedEof {
-            return ReadError::Io {
-                path: self.dir.segment(number),
-                action: "read the segment",
-                source: error,
-            };
+    /// The frame in front, which is good and at hand: a payload of `len` bytes, and `total` bytes up to the next frame.
+    fn next_frame(&mut self, len: usize, total: usize) -> Frame<'_> {
+        let position = self.position;
+        let payload = self.description.offset_of(position) + FRAME_HEADER_BYTES;
+        self.pass_frame(total);
+        Frame {
+            position,
+            next: self.position,
+            payload: self
+                .source
+                .as_ref()
+                .map_or(&[], |source| source.at_hand(payload, payload + len)),
+            repaired: false,
         }
-        let from = self.position;
-        self.position = self.description.start_of(number + 1).min(self.seen_end);
-        ReadError::Corrupt {
-            from,
-            to: self.position,
-            reason: error.to_string(),
-        }
-    }
-
-    /// Goes on at the next segment that is there. When there is none, says so once and waits for one: the writer makes each before it publishes an end in it.
-    fn skip_missing(&mut self, number: u64) -> Result<bool, ReadError> {
-        let there = self.dir.segments().map_err(|source| ReadError::Io {
-            path: self.dir.path.clone(),
-            action: "list the segments",
-            source,
-        })?;
-        let next = there
-            .into_iter()
-            .find(|&n| n > number)
-            .map(|n| self.description.start_of(n));
-        let from = self.position;
-        let reason = format!("segment {number} is missing");
-        match next {
-            Some(next) if next <= self.seen_end => {
-                self.position = next;
-                Err(ReadError::Corrupt {
-                    from,
-                    to: next,
-                    reason,
-                })
-            }
-            _ if self.missing != Some(number) => {
-                self.missing = Some(number);
-                Err(ReadError::Corrupt {
-                    from,
-                    to: from,
-                    reason,
-                })
-            }
-            _ => Ok(false),
-        }
-    }
-
-    /// What to do about bytes that are no frame: mends the frame, of which the payload lies in `mended` then, and gives its position; passes a mended padding
-    /// (`None`); or moves to the next good frame of the segment, or behind what may be looked at.
-    fn mend_or_skip(&mut self, reason: &'static str) -> Result<Option<Position>, ReadError> {
-        let (from, to) = self.readable();
-        let start = self.position;
-        let left = self.left();
-        let salt = self.description.salt;
-        let budget = (self.options.search_bytes_max / FRAME_ALIGN * FRAME_ALIGN).max(FRAME_ALIGN);
-        let limit = to.min(from.saturating_add(budget));
-        let Some(source) = &mut self.source else {
-            return Ok(None);
-        };
-        let bytes = match source.stretch(from, limit) {
-            Ok(bytes) => bytes,
-            Err(error) => return Err(self.unreadable(error)),
-        };
-        let stretch = Stretch {
-            bytes,
-            room: to - from,
-            left,
-            position: start,
-            salt,
-        };
-        if let Some(mended) = repair::mend(&stretch) {
-            self.mended = mended.payload(bytes);
-            if mended.padding {
-                self.position += mended.total as u64;
-            } else {
-                self.pass_frame(mended.total);
-            }
-            if self.mended_upto <= start {
-                // A frame that was gone back to is not counted again.
-                self.mended_upto = self.position;
-                self.count_repair(format_args!("byte {} of the frame at {start}", mended.at));
-            }
-            return Ok((!mended.padding).then_some(start));
-        }
-        let room = to - from;
-        let passed = match frame::next_good(bytes, FRAME_ALIGN, room, start, salt, budget) {
-            Search::At(at) | Search::Stopped(at) => at,
-            Search::Nothing => (limit - from).max(FRAME_ALIGN),
-        };
-        self.position += passed as u64;
-        Err(ReadError::Corrupt {
-            from: start,
-            to: self.position,
-            reason: reason.into(),
-        })
     }
 
     fn pass_frame(&mut self, total: usize) {
         self.position += total as u64;
         self.frames = self.frames.wrapping_add(1);
         self.polled.push_back((self.position, self.frames));
-    }
-
-    fn mended_frame(&self, position: Position) -> Frame<'_> {
-        Frame {
-            position,
-            next: self.position,
-            payload: &self.mended,
-            repaired: true,
-        }
-    }
-
-    fn count_repair(&mut self, what: std::fmt::Arguments<'_>) {
-        self.repaired += 1;
-        // Each of the first ones, then ever fewer: damage may be everywhere.
-        if self.repaired <= 16 || self.repaired.is_power_of_two() {
-            log::warn!(
-                "{}: {what} is damaged; it was read all the same ({} so far)",
-                self.dir.path.display(),
-                self.repaired
-            );
-        }
     }
 }

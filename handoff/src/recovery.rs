@@ -6,12 +6,11 @@
 //! - **The machine was restarted** (or the page is damaged): pages may have reached the disk in any order. The last segment that holds a good frame is looked
 //!   for; what lies behind that frame is closed, and the writer goes on in a *new* segment, whose number no segment had before: so no position that a
 //!   reader may have seen, and passed on as part of a message's identity, is ever used for another frame. Torn frames stay for the reader to find and report.
-#![allow(unsafe_code)]
-
 use std::io;
 use std::os::unix::fs::FileExt;
 
 use crate::Position;
+use crate::contents::Contents;
 use crate::dir;
 use crate::error::{OpenError, is_no_space};
 use crate::frame::{self, Decoded};
@@ -19,7 +18,7 @@ use crate::layout::{
     DESCRIPTION_BYTES, FRAME_ALIGN, FRAME_HEADER_BYTES, POSITION_MAX, SEGMENT_HEADER_BYTES,
     SEGMENT_MAGIC,
 };
-use crate::log_files::LogFiles;
+use crate::log_files::{LogFiles, allocate};
 use crate::primitive::Ordering;
 use crate::scan;
 use crate::segment::Segment;
@@ -50,23 +49,26 @@ pub(crate) fn recover(files: &LogFiles) -> Result<(Segment, Position, u64), Open
     {
         end = end_after_process_death(files, published, &segments).map_err(io)?;
     }
-    let counted = words.end_frames.get(published);
-    let (end, frames) = match end {
-        Some((end, passed)) => (end, counted.map(|frames| frames.saturating_add(passed))),
+    let is_exact = end.is_some();
+    let (end, passed) = match end {
+        Some(found) => found,
         None => (
             end_after_power_loss(files, published, &segments).map_err(io)?,
-            None,
+            0,
         ),
     };
+    let counted = words.end_frames.get(published);
+    let counted = counted.map(|frames| frames.saturating_add(passed));
     let is_settled = settle_released(files, end, &segments);
-    let frames = match frames {
-        Some(frames) if is_settled => frames,
+    let frames = match counted {
+        Some(frames) if is_settled && is_exact => frames,
         _ => recount(files, end, &segments, counted).map_err(io)?,
     };
-    let segment = open_tail(files, end, &segments)?;
+    // Before a segment is made: on a full disk the released ones before this one are all the room there is.
     files
         .current
         .store(files.description.segment_of(end), Ordering::Relaxed);
+    let segment = open_tail(files, end, &segments)?;
     // Also when it is there already: all copies of it are good then.
     words.publish(published, end, frames);
     words.boot.store(boot, Ordering::Relaxed);
@@ -74,7 +76,7 @@ pub(crate) fn recover(files: &LogFiles) -> Result<(Segment, Position, u64), Open
 }
 
 /// Counts the frames between the released position and the end where the cursor page can't tell. Returns how many lie before
-/// the end. `counted` is what the page said of the end that it knew.
+/// the end. `counted` is what the page and what lies behind the published end say of that.
 fn recount(
     files: &LogFiles,
     end: Position,
@@ -86,23 +88,15 @@ fn recount(
     let mut waiting: u64 = 0;
     let (first, last) = (log.segment_of(released), log.segment_of(end));
     for &number in segments.iter().filter(|n| (first..=last).contains(*n)) {
-        let segment = match open(files, number) {
-            Ok(segment) => segment,
-            // The reader reports it when it comes there.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => continue,
-            Err(error) => return Err(error),
-        };
         let start = log.start_of(number);
-        let from = log.offset_of(released.max(start));
+        let first = released.max(start);
         let to = usize::try_from(end - start.min(end)).unwrap_or(usize::MAX);
         let to = to
             .saturating_add(SEGMENT_HEADER_BYTES as usize)
-            .min(segment.len());
-        if from < to {
-            // SAFETY: the one writer is this thread, and it is not writing.
-            let bytes = unsafe { segment.committed(from, to) };
-            waiting += scan::good(bytes, released.max(start), log.salt, true).frames;
-        }
+            .min(log.segment_bytes as usize);
+        // What is not there is reported by the reader when it comes there.
+        let found = Contents::read(&files.dir.segment(number), log.offset_of(first)..to)?;
+        waiting += scan::good(&found.bytes, first, log.salt, true).frames;
     }
     let before = words
         .released_frames
@@ -127,7 +121,8 @@ fn is_plausible(files: &LogFiles, end: Position, segments: &[u64]) -> bool {
 }
 
 /// The end, and how many frames lie between the published one and it. `None` when a good frame ends behind what is no frame: then the published end was not where the
-/// writer had come to, but damaged, or the files were copied while they were written to.
+/// writer had come to, but damaged, or the files were copied while they were written to. Also when the segment is cut short or the disk does not give all of it: then
+/// nothing can be appended to it.
 fn end_after_process_death(
     files: &LogFiles,
     published: Position,
@@ -138,53 +133,58 @@ fn end_after_process_death(
     let mut frames = 0;
     // Bounded: each turn passes at least one frame, and a dead writer leaves at most a padding and a frame.
     'segments: while segments.binary_search(&log.segment_of(end)).is_ok() {
-        let segment = open(files, log.segment_of(end))?;
-        let start = log.start_of(segment.number);
-        loop {
-            let from = (end - start) as usize + SEGMENT_HEADER_BYTES as usize;
-            // SAFETY: the one writer is this thread, and it is not writing.
-            let bytes = unsafe { segment.committed(from, segment.len()) };
-            match frame::decode(bytes, end, log.salt) {
+        let number = log.segment_of(end);
+        let start = log.start_of(number);
+        let segment = read_frames(files, number)?;
+        if !segment.is_whole {
+            return Ok(None);
+        }
+        while end < start + log.capacity() {
+            let here = &segment.bytes[(end - start) as usize..];
+            match frame::decode(here, end, log.salt) {
                 Decoded::Payload { total, .. } => {
                     end += total as u64;
                     frames += 1;
                 }
                 Decoded::Padding { total } => end += total as u64,
                 Decoded::Bad(_) => {
-                    // SAFETY: as above.
-                    let whole =
-                        unsafe { segment.committed(SEGMENT_HEADER_BYTES as usize, segment.len()) };
-                    let good = scan::good(whole, start, log.salt, false).end;
+                    let good = scan::good(&segment.bytes, start, log.salt, false).end;
                     if good.is_some_and(|good| start + good as u64 > end)
-                        || begins_later(files, segment.number, segments)?
+                        || begins_later(files, number, segments)?
                     {
                         return Ok(None);
                     }
                     break 'segments;
                 }
             }
-            if end >= start + log.capacity() {
-                continue 'segments;
-            }
         }
     }
     Ok(Some((end, frames)))
 }
 
+/// All frames of a segment.
+fn read_frames(files: &LogFiles, number: u64) -> io::Result<Contents> {
+    let part = SEGMENT_HEADER_BYTES as usize..files.description.segment_bytes as usize;
+    Contents::read(&files.dir.segment(number), part)
+}
+
 /// Whether a segment behind `number` begins with a good frame: those that are only prepared are empty.
 fn begins_later(files: &LogFiles, number: u64, segments: &[u64]) -> io::Result<bool> {
     let log = &files.description;
+    let first = SEGMENT_HEADER_BYTES as usize;
     for &later in segments.iter().filter(|&&later| later > number) {
-        let segment = match open(files, later) {
-            Ok(segment) => segment,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => continue,
-            Err(error) => return Err(error),
-        };
-        // SAFETY: the one writer is this thread, and it is not writing.
-        let bytes = unsafe { segment.committed(SEGMENT_HEADER_BYTES as usize, segment.len()) };
-        let first = frame::decode(bytes, log.start_of(later), log.salt);
-        if !matches!(first, Decoded::Bad(_)) {
-            return Ok(true);
+        let path = files.dir.segment(later);
+        let head = Contents::read(&path, first..first + FRAME_HEADER_BYTES)?.bytes;
+        let word = head
+            .first_chunk()
+            .map_or(0, |word| u32::from_le_bytes(*word));
+        let total = frame::total_of(word).filter(|total| *total as u64 <= log.capacity());
+        if let Some(total) = total {
+            let found = Contents::read(&path, first..first + total)?.bytes;
+            let decoded = frame::decode(&found, log.start_of(later), log.salt);
+            if !matches!(decoded, Decoded::Bad(_)) {
+                return Ok(true);
+            }
         }
     }
     Ok(false)
@@ -196,34 +196,21 @@ fn end_after_power_loss(
     segments: &[u64],
 ) -> io::Result<Position> {
     let log = &files.description;
+    let place = files.dir.path.display();
     log::warn!(
-        "{}: the machine was restarted or the cursor page is damaged; looking for the end of the log in its segments",
-        files.dir.path.display()
+        "{place}: the machine was restarted, or the cursor page or a segment is damaged; looking for the end of the log in its segments"
     );
     for &number in segments.iter().rev() {
-        let mut segment = match open(files, number) {
-            Ok(segment) => segment,
-            // The reader reports it when it comes there.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => continue,
-            Err(error) => return Err(error),
-        };
-        // SAFETY: the one writer is this thread, and it is not writing.
-        let bytes = unsafe { segment.committed(SEGMENT_HEADER_BYTES as usize, segment.len()) };
-        let good = scan::good(bytes, log.start_of(number), log.salt, true).end;
+        let start = log.start_of(number);
+        let segment = read_frames(files, number)?;
+        let good = scan::good(&segment.bytes, start, log.salt, true).end;
         let tail = good.unwrap_or(0);
-        let lost = published > log.start_of(number) + tail as u64 && tail < bytes.len();
-        if !lost && scan::is_zero(&bytes[tail..]) {
-            close(
-                &mut segment,
-                SEGMENT_HEADER_BYTES as usize + tail,
-                log.start_of(number) + tail as u64,
-                log.salt,
-            );
-        } else {
-            log::warn!(
-                "{}: segment {number} is torn behind byte {tail} of its frames",
-                files.dir.path.display()
-            );
+        let rest = &segment.bytes[tail..];
+        let lost = published > start + tail as u64 && !rest.is_empty();
+        if !segment.is_whole || lost || !scan::is_zero(rest) {
+            log::warn!("{place}: segment {number} is torn behind byte {tail} of its frames");
+        } else if let Err(error) = close_behind(files, number, tail) {
+            log::warn!("{place}: segment {number} cannot be closed behind its frames: {error}");
         }
         if good.is_some() {
             break;
@@ -238,6 +225,21 @@ fn end_after_power_loss(
         }
     }
     Ok(log.start_of(next))
+}
+
+/// Fills a segment up behind `tail` bytes of frames. Where that fails, the reader reports what is missing.
+fn close_behind(files: &LogFiles, number: u64, tail: usize) -> io::Result<()> {
+    let log = &files.description;
+    let mut segment = open(files, number)?;
+    // A file that was restored or copied may be sparse, and a store into its mapping on a full disk a SIGBUS.
+    allocate(&segment.file, log.segment_bytes)?;
+    close(
+        &mut segment,
+        SEGMENT_HEADER_BYTES as usize + tail,
+        log.start_of(number) + tail as u64,
+        log.salt,
+    );
+    Ok(())
 }
 
 /// Fills the rest of a segment with a padding frame. It is zero.
@@ -314,7 +316,7 @@ fn open_tail(files: &LogFiles, end: Position, segments: &[u64]) -> Result<Segmen
         segment.file.write_all_at(&header, 0).map_err(io)?;
     }
     // A file that was restored or copied may be sparse.
-    crate::log_files::allocate(&segment.file, log.segment_bytes).map_err(io)?;
+    allocate(&segment.file, log.segment_bytes).map_err(io)?;
     let offset = log.offset_of(end);
     let rest = segment.claim(offset, log.segment_bytes as usize - offset);
     if !scan::is_zero(rest) {

@@ -15,16 +15,18 @@ use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 use crate::layout::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
 use crate::primitive::{AtomicU32, Ordering};
 
-/// A segment file that is shorter than it should be is an error with a name.
-pub(crate) fn check_size(file: &File, bytes: u64) -> io::Result<()> {
+/// How many bytes an open segment file has: none, if it is no regular file.
+pub(crate) fn file_bytes(file: &File) -> io::Result<u64> {
     let found = file.metadata()?;
-    if found.is_file() && found.len() >= bytes {
-        return Ok(());
-    }
-    Err(io::Error::new(
+    Ok(if found.is_file() { found.len() } else { 0 })
+}
+
+/// What a segment file that is shorter than it should be is called.
+pub(crate) fn too_short(found: u64, bytes: u64) -> io::Error {
+    io::Error::new(
         io::ErrorKind::UnexpectedEof,
-        format!("the segment has {} bytes instead of {bytes}", found.len()),
-    ))
+        format!("the segment has {found} bytes instead of {bytes}"),
+    )
 }
 
 pub(crate) struct Segment {
@@ -39,7 +41,10 @@ pub(crate) struct Segment {
 impl Segment {
     /// Maps `bytes` of an open segment file. A file that is shorter is an error here, and not a SIGBUS later.
     pub(crate) fn map(file: File, number: u64, bytes: u64, writable: bool) -> io::Result<Segment> {
-        check_size(&file, bytes)?;
+        let found = file_bytes(&file)?;
+        if found < bytes {
+            return Err(too_short(found, bytes));
+        }
         let mut options = MmapOptions::new();
         options.len(bytes as usize);
         let map = if writable {

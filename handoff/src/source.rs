@@ -1,16 +1,21 @@
 //! Where a reader has a segment's bytes from: the mapped file, or a private copy of a part of it.
 //!
 //! The mapping costs nothing and is what the sidecar uses. The copy is for Mosquitto's thread: what another process does to the file while a frame is looked at, or
-//! even its being cut short, is an error or a wrong checksum there, and never a signal or bytes that change under the decoder.
+//! even its being cut short, is an error or a wrong checksum there, and never a signal or bytes that change under the decoder. It is also how a file is read
+//! that is too short to be mapped: the frames that are in it are as good as any.
 #![allow(unsafe_code)]
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use crate::ReaderOptions;
 use crate::frame::total_of;
-use crate::layout::{DESCRIPTION_BYTES, Description, FRAME_HEADER_BYTES, SEGMENT_MAGIC, u32_at};
-use crate::segment::Segment;
+use crate::layout::{
+    DESCRIPTION_BYTES, Description, FRAME_ALIGN, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES,
+    SEGMENT_MAGIC, u32_at,
+};
+use crate::segment::{Segment, file_bytes, too_short};
 
 /// How much of a segment may stay mapped in behind the reader before it lets go of it.
 const BEHIND_BYTES_MAX: usize = 1 << 20;
@@ -28,6 +33,8 @@ pub(crate) enum Source {
 pub(crate) struct Copied {
     number: u64,
     file: File,
+    /// Bytes that the file had when it was opened, and not more than a segment has.
+    len: usize,
     buffer: Vec<u8>,
     /// The offset in the file of the buffer's first byte.
     from: usize,
@@ -35,25 +42,36 @@ pub(crate) struct Copied {
 }
 
 impl Source {
-    pub(crate) fn map(file: File, number: u64, bytes: u64) -> io::Result<Source> {
-        Segment::map(file, number, bytes, false).map(Source::Mapped)
-    }
-
-    /// Reads instead of mapping; a frame of more than `frame_bytes_max` is none.
-    pub(crate) fn copy(
+    /// The open file of segment `number`, which should have so many `bytes`.
+    pub(crate) fn open(
         file: File,
         number: u64,
         bytes: u64,
-        frame_bytes_max: usize,
+        options: &ReaderOptions,
     ) -> io::Result<Source> {
-        crate::segment::check_size(&file, bytes)?;
+        let found = file_bytes(&file)?;
+        if found <= SEGMENT_HEADER_BYTES {
+            return Err(too_short(found, bytes));
+        }
+        if !options.copies && found >= bytes {
+            return Segment::map(file, number, bytes, false).map(Source::Mapped);
+        }
         Ok(Source::Copied(Copied {
             number,
             file,
+            len: found.min(bytes) as usize,
             buffer: Vec::new(),
             from: 0,
-            frame_bytes_max,
+            frame_bytes_max: options.frame_bytes_max,
         }))
+    }
+
+    /// Bytes of the segment that are there, in whole steps of positions.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Source::Mapped(segment) => segment.len(),
+            Source::Copied(copied) => copied.len / FRAME_ALIGN * FRAME_ALIGN,
+        }
     }
 
     pub(crate) fn number(&self) -> u64 {
@@ -131,9 +149,13 @@ impl Copied {
             }
             self.buffer.resize(bytes, 0);
             self.from = from;
-            if let Err(error) = self.file.read_exact_at(&mut self.buffer, from as u64) {
-                self.buffer.clear();
-                return Err(error);
+            let read = self.fill();
+            self.buffer.truncate(*read.as_ref().unwrap_or(&0));
+            if read? < need {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "the segment was cut short while it was read",
+                ));
             }
         }
         let begin = from - self.from;
@@ -143,6 +165,21 @@ impl Copied {
             .min(to.saturating_sub(self.from))
             .max(begin);
         Ok(&self.buffer[begin..upto])
+    }
+
+    /// Reads the buffer full, or as far as the file goes.
+    fn fill(&mut self) -> io::Result<usize> {
+        let mut done = 0;
+        while done < self.buffer.len() {
+            let at = (self.from + done) as u64;
+            match self.file.read_at(&mut self.buffer[done..], at) {
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
     }
 }
 

@@ -93,7 +93,7 @@ impl Writer {
     /// room and the policy isn't `Always`. If `fill` panics, the log is as before.
     ///
     /// # Errors
-    /// See [`AppendError`]; but for its `Io` nothing was appended.
+    /// See [`AppendError`]; but for its `NotSynced` nothing was appended.
     pub fn append_with(
         &mut self,
         len: usize,
@@ -129,8 +129,13 @@ impl Writer {
         self.frames = self.frames.wrapping_add(1);
         let words = self.files.cursor.words();
         words.publish(start, self.end, self.frames);
-        if self.sync_always {
-            self.segment.file.sync_data()?;
+        if self.sync_always
+            && let Err(source) = self.segment.file.sync_data()
+        {
+            return Err(AppendError::NotSynced {
+                position: start,
+                source,
+            });
         }
         Ok(start)
     }
@@ -236,8 +241,13 @@ impl Writer {
         self.files.current.store(next, Ordering::Relaxed);
         let words = self.files.cursor.words();
         words.publish(before, self.end, self.frames);
+        // The frames in it have been synced, each in its turn, and the padding behind them not yet: without it they would count as torn.
+        let synced = match self.sync_always {
+            true => passed.file.sync_data(),
+            false => Ok(()),
+        };
         self.preparer.retire(passed);
-        Ok(())
+        synced.map_err(AppendError::Io)
     }
 
     /// Has the segment after this one prepared, as soon as the bound lets it exist.

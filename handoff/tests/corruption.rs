@@ -4,15 +4,15 @@
 mod common;
 
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::{
-    END_AT, RELEASED_AT, drain, fast, file, log_of, open_reader, open_writer, reopen,
+    END_AT, RELEASED_AT, drain, fast, file, log_of, open_reader, open_writer, payload, reopen,
     restart_machine, segment, set_position, small,
 };
-use handoff::{AppendError, LogOptions, OpenError, Reader, ReaderOptions, Writer};
+use handoff::{OpenError, Reader, ReaderOptions, Writer};
 
 #[test]
 fn an_end_that_was_damaged_into_the_middle_of_the_log_costs_no_frame() {
@@ -171,24 +171,94 @@ fn a_released_position_beyond_the_end_is_put_back_or_kept_but_never_panics() {
 }
 
 #[test]
-fn a_missing_or_shortened_segment_is_reported_and_skipped() {
-    for shorten in [None, Some(0), Some(100), Some(4095)] {
-        let dir = tempfile::tempdir().unwrap();
-        let written = log_of(dir.path(), 60);
-        let path = segment(dir.path(), 1);
-        match shorten {
-            None => fs::remove_file(&path).unwrap(),
-            Some(bytes) => file(&path).set_len(bytes).unwrap(),
+fn a_missing_segment_is_reported_and_skipped() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut written = log_of(dir.path(), 60);
+    fs::remove_file(segment(dir.path(), 1)).unwrap();
+    written.retain(|(at, _)| !(4032..8064).contains(at));
+    let (frames, corrupt) = drain(&mut open_reader(dir.path()));
+    assert_eq!((frames, corrupt), (written.clone(), vec![(4032, 8064)]));
+    assert_eq!(reopen(dir.path()).0, written);
+}
+
+/// Where the frame ends that holds `payload`.
+fn end_of((at, payload): &(u64, Vec<u8>)) -> u64 {
+    at + (16 + payload.len() as u64).next_multiple_of(16)
+}
+
+#[test]
+fn of_a_segment_that_was_cut_short_the_frames_before_the_cut_are_read() {
+    for bytes in [0, 63, 64, 100, 1111, 2222, 3333, 4095] {
+        for options in [ReaderOptions::default(), ReaderOptions::guarded()] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut written = log_of(dir.path(), 60);
+            file(&segment(dir.path(), 1)).set_len(bytes).unwrap();
+            let cut = 4032 + bytes.saturating_sub(64) / 16 * 16;
+            written.retain(|frame| end_of(frame) <= cut || frame.0 >= 8064);
+            let last = written.iter().rfind(|frame| frame.0 < 8064);
+            // Where it ends, or where the segment behind it begins.
+            let lost = last.map_or(0, end_of).max(4032);
+            let mut reader = Reader::open(dir.path(), &options).unwrap();
+            let (frames, corrupt) = drain(&mut reader);
+            assert_eq!(
+                (frames, corrupt),
+                (written.clone(), vec![(lost, 8064)]),
+                "{bytes}"
+            );
+            drop(reader);
+            assert_eq!(reopen(dir.path()).0, written);
         }
-        let (frames, corrupt) = drain(&mut open_reader(dir.path()));
-        assert_eq!(corrupt, [(4032, 8064)]);
-        let rest: Vec<_> = written
-            .into_iter()
-            .filter(|(at, _)| !(4032..8064).contains(at))
-            .collect();
-        assert_eq!(frames, rest);
-        assert_eq!(reopen(dir.path()).0, rest);
     }
+}
+
+#[test]
+fn a_log_of_which_the_last_segment_was_cut_short_goes_on_behind_it() {
+    for bytes in [0, 64, 700, 1500, 4095] {
+        for restarted in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut written = log_of(dir.path(), 12);
+            let end = open_writer(dir.path()).end();
+            assert!(end < 4032, "the frames no longer fit into one segment");
+            file(&segment(dir.path(), 0)).set_len(bytes).unwrap();
+            if restarted {
+                restart_machine(dir.path());
+            }
+            written.retain(|frame| end_of(frame) + 64 <= bytes);
+            let writer = open_writer(dir.path());
+            assert!(writer.end() >= 4032, "nothing is appended to what is cut");
+            drop(writer);
+            assert_eq!(reopen(dir.path()).0, written, "{bytes}");
+        }
+    }
+}
+
+#[test]
+fn after_a_restart_a_released_segment_is_used_again() {
+    let dir = tempfile::tempdir().unwrap();
+    log_of(dir.path(), 60);
+    let mut reader = open_reader(dir.path());
+    drain(&mut reader);
+    reader.release(reader.position());
+    drop(reader);
+    restart_machine(dir.path());
+    let inode = |path: PathBuf| fs::metadata(path).unwrap().ino();
+    let entries = fs::read_dir(dir.path()).unwrap();
+    let before: Vec<u64> = entries.map(|entry| inode(entry.unwrap().path())).collect();
+    let writer = open_writer(dir.path());
+    let current = segment(dir.path(), writer.end() / 4032);
+    assert!(before.contains(&inode(current)));
+}
+
+#[test]
+fn files_with_numbers_that_no_segment_has_are_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let written = log_of(dir.path(), 10);
+    for number in [u64::MAX, u64::MAX - 1, 10_000_000_000] {
+        fs::write(segment(dir.path(), number), []).unwrap();
+    }
+    restart_machine(dir.path());
+    assert_eq!(reopen(dir.path()), (written, vec![]));
+    assert!(segment(dir.path(), u64::MAX).exists());
 }
 
 #[test]
@@ -199,79 +269,54 @@ fn another_process_writing_garbage_into_the_end_does_not_crash_the_reader() {
     for end in [u64::MAX, 1 << 60, 1 << 50, 3, 17, 4033, 100_000] {
         set_position(dir.path(), END_AT, end);
         drain(&mut reader);
-        assert_eq!(reader.is_stranded(), end != u64::MAX, "{end}");
-    }
-}
-
-/// A file system of 300 KiB of its own.
-struct Tiny(PathBuf);
-
-impl Drop for Tiny {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount")
-            .arg("-l")
-            .arg(&self.0)
-            .status();
+        // Positions beyond 2^60 are none.
+        let is_beyond = end <= 1 << 60 && end > reader.position();
+        assert_eq!(reader.is_stranded(), is_beyond, "{end}");
     }
 }
 
 #[test]
-fn a_full_disk_is_named_and_the_log_goes_on_when_there_is_room() {
-    let place = tempfile::tempdir().unwrap();
-    let mounted = std::process::Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=300k", "none"])
-        .arg(place.path())
-        .status();
-    let tiny = mounted
-        .is_ok_and(|s| s.success())
-        .then(|| Tiny(place.path().to_owned()));
-    if tiny.is_none() {
-        // Without the right to mount: a segment larger than any disk meets the same error.
-        let huge = LogOptions {
-            segment_bytes: 1 << 30,
-            bytes_max: 1 << 50,
-            ..small()
+fn a_segment_that_vanishes_under_both_sides_is_passed_once_the_writer_is_behind_it() {
+    for options in [ReaderOptions::default(), ReaderOptions::guarded()] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = open_writer(dir.path());
+        let mut reader = Reader::open(dir.path(), &options).unwrap();
+        let frame = |n: u8| vec![n; 1000];
+        let append = |writer: &mut Writer, n: u8| {
+            assert!(writer.wait_for_room(1000, Duration::from_secs(60)));
+            writer.append(&frame(n)).unwrap()
         };
-        let mut limit = libc::rlimit {
-            rlim_cur: 1 << 20,
-            rlim_max: libc::RLIM_INFINITY,
-        };
-        // SAFETY: SIGXFSZ is ignored and a limit of this process set; no memory but the struct is touched.
-        unsafe {
-            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
-            libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit);
-            limit.rlim_cur = 1 << 20;
-            libc::setrlimit(libc::RLIMIT_FSIZE, &limit);
-        }
-        assert!(matches!(
-            Writer::open(&place.path().join("log"), &huge),
-            Err(OpenError::NoSpace { .. })
-        ));
-        return;
+        // Three to a segment: the end is seen in the second one, and the reader is still in the first.
+        let written: Vec<_> = (0..4).map(|n| append(&mut writer, n)).collect();
+        assert_eq!(reader.poll().unwrap().unwrap().position, written[0]);
+        fs::remove_file(segment(dir.path(), 1)).unwrap();
+        let (frames, corrupt) = drain(&mut reader);
+        assert_eq!((frames.len(), corrupt), (2, vec![(4032, 4032)]));
+        assert!(reader.is_stranded());
+        let later: Vec<_> = (4..8)
+            .map(|n| (append(&mut writer, n), frame(n)))
+            .filter(|(at, _)| *at >= 8064)
+            .collect();
+        assert_eq!(drain(&mut reader), (later, vec![(4032, 8064)]));
+        assert!(!reader.is_stranded());
     }
-    let dir = place.path().join("log");
-    let options = LogOptions {
-        segment_bytes: 64 << 10,
-        bytes_max: 1 << 20,
-        ..small()
-    };
-    let ballast = place.path().join("ballast");
-    fs::write(&ballast, vec![1; 150 << 10]).unwrap();
-    let mut writer = Writer::open(&dir, &options).unwrap();
-    let mut appended = 0;
-    let begun = Instant::now();
-    loop {
-        match writer.append(&[9; 1000]) {
-            Ok(_) => appended += 1,
-            Err(AppendError::NoSpace(_)) => break,
-            Err(AppendError::Full) => assert!(begun.elapsed() < Duration::from_secs(60)),
-            Err(error) => panic!("{error}"),
-        }
+}
+
+#[test]
+fn an_end_that_was_too_large_for_a_moment_does_not_lead_the_reader_away() {
+    for options in [ReaderOptions::default(), ReaderOptions::guarded()] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = open_writer(dir.path());
+        let mut reader = Reader::open(dir.path(), &options).unwrap();
+        writer.append(&payload(0)).unwrap();
+        writer.append(&payload(1)).unwrap();
+        let end = writer.end();
+        set_position(dir.path(), END_AT, end + 100_000);
+        reader.poll().unwrap().unwrap();
+        set_position(dir.path(), END_AT, end);
+        let (frames, corrupt) = drain(&mut reader);
+        assert_eq!((frames.len(), corrupt), (1, vec![]));
+        writer.append(&payload(2)).unwrap();
+        assert_eq!(drain(&mut reader).0.len(), 1);
     }
-    assert!(!writer.wait_for_room(1000, Duration::from_millis(20)));
-    let mut reader = open_reader(&dir);
-    fs::remove_file(&ballast).unwrap();
-    assert!(writer.wait_for_room(1000, Duration::from_secs(60)));
-    writer.append(&[9; 1000]).unwrap();
-    assert_eq!(drain(&mut reader).0.len(), appended + 1);
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
-use common::{open_reader, open_writer, payload};
+use common::{fast, flip, open_reader, open_writer, payload};
 use handoff::{LogState, Reader};
 
 fn state(dir: &Path) -> LogState {
@@ -117,6 +117,59 @@ fn a_log_whose_counts_are_lost_is_counted_again() {
     assert_eq!(state(dir.path()).waiting_frames(), None);
     let _writer = open_writer(dir.path());
     assert_eq!(state(dir.path()).waiting_frames(), Some(6));
+}
+
+#[test]
+fn any_byte_of_a_count_may_be_damaged_and_the_frames_are_counted_again() {
+    for at in (96..128).chain(160..192) {
+        let dir = tempfile::tempdir_in(fast()).unwrap();
+        let mut writer = open_writer(dir.path());
+        let mut reader = open_reader(dir.path());
+        for i in 0..10 {
+            writer.append(&payload(i)).unwrap();
+        }
+        read(&mut reader, 4);
+        reader.release(reader.position());
+        drop((writer, reader));
+        flip(&dir.path().join("cursor"), at, 0x10);
+        let waiting = state(dir.path()).waiting_frames();
+        assert!(waiting.is_none_or(|waiting| waiting == 6), "byte {at}");
+        let reader = open_reader(dir.path());
+        assert!(reader.released_frames() <= 4, "byte {at}");
+        drop(reader);
+        let writer = open_writer(dir.path());
+        assert_eq!(writer.frames(), 10, "byte {at}");
+        let found = state(dir.path());
+        assert_eq!(
+            (found.waiting_frames(), found.released_frames),
+            (Some(6), Some(4)),
+            "byte {at}"
+        );
+    }
+}
+
+#[test]
+fn an_unpublished_frame_is_counted_also_when_the_count_of_the_released_ones_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = open_writer(dir.path());
+    let mut reader = open_reader(dir.path());
+    for i in 0..4 {
+        writer.append(&payload(i)).unwrap();
+    }
+    read(&mut reader, 2);
+    reader.release(reader.position());
+    let before = std::fs::read(dir.path().join("cursor")).unwrap();
+    writer.append(&payload(4)).unwrap();
+    drop((writer, reader));
+    let page = std::fs::OpenOptions::new()
+        .write(true)
+        .open(dir.path().join("cursor"))
+        .unwrap();
+    page.write_all_at(&before[64..128], 64).unwrap();
+    page.write_all_at(&[0xAB; 32], 160).unwrap();
+    let writer = open_writer(dir.path());
+    assert_eq!(writer.frames(), 5);
+    assert_eq!(state(dir.path()).released_frames, Some(2));
 }
 
 #[test]

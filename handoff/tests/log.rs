@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{drain, open_reader, open_writer, payload, small};
+use common::{drain, fast, open_reader, open_writer, payload, small};
 use handoff::{
     AppendError, Counters, LogOptions, OpenError, Reader, ReaderOptions, Role, SyncPolicy, Writer,
 };
@@ -51,6 +51,34 @@ fn files(dir: &std::path::Path) -> Vec<u64> {
         name.strip_prefix("segment-").and_then(|n| n.parse().ok())
     };
     fs::read_dir(dir).unwrap().filter_map(segment).collect()
+}
+
+#[test]
+fn of_the_released_segments_the_newest_are_kept_so_that_there_is_no_gap() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions {
+        bytes_max: 10 * 4096,
+        ..small()
+    };
+    let mut writer = Writer::open(dir.path(), &options).unwrap();
+    let mut reader = open_reader(dir.path());
+    // One to a segment: ten of them are as much as there may be.
+    for _ in 0..10 {
+        assert!(writer.wait_for_room(4000, MINUTE));
+        writer.append(&[7; 4000]).unwrap();
+    }
+    drain(&mut reader);
+    reader.release(reader.position());
+    assert!(writer.wait_for_room(4000, MINUTE));
+    // Two are prepared, out of the oldest one and of one of the two that are kept.
+    let begun = Instant::now();
+    let mut there = Vec::new();
+    while there.last() != Some(&11) {
+        assert!(begun.elapsed() < MINUTE, "{there:?}");
+        there = files(dir.path());
+        there.sort_unstable();
+    }
+    assert_eq!(there, [8, 9, 10, 11]);
 }
 
 #[test]
@@ -142,8 +170,8 @@ fn the_log_is_private_also_in_a_directory_that_was_not() {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let path = dir.path().join("deep/er");
-    let _writer = open_writer(&path);
-    let _reader = open_reader(&path);
+    // Closed before it is looked at: a thread of the writer renames files.
+    drop((open_writer(&path), open_reader(&path)));
     let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&path), 0o700);
     for entry in fs::read_dir(&path).unwrap() {
@@ -359,4 +387,29 @@ fn a_frame_that_was_polled_can_be_polled_again_until_it_is_released() {
     assert_eq!(drain(&mut reader).0, frames[20..]);
     reader.release(writer.end());
     assert_eq!(reader.released_frames(), 30, "each counts once");
+}
+
+#[test]
+fn a_reader_that_copies_looks_at_one_large_padding_a_poll() {
+    let dir = tempfile::tempdir_in(fast()).unwrap();
+    let options = LogOptions {
+        segment_bytes: 8 << 20,
+        bytes_max: 32 << 20,
+        ..small()
+    };
+    let mut writer = Writer::open(dir.path(), &options).unwrap();
+    writer.append(b"small").unwrap();
+    let large = vec![1; writer.frame_len_max()];
+    assert!(writer.wait_for_room(large.len(), MINUTE));
+    let second = writer.append(&large).unwrap();
+    let mut reader = Reader::open(dir.path(), &ReaderOptions::guarded()).unwrap();
+    assert_eq!(reader.poll().unwrap().unwrap().payload, b"small");
+    assert!(reader.poll().unwrap().is_none());
+    assert!(reader.position() == second && reader.end() > second);
+    assert_eq!(reader.poll().unwrap().unwrap().payload, large);
+    // One that maps is at no other thread's expense.
+    drop(reader);
+    let mut reader = open_reader(dir.path());
+    assert_eq!(reader.poll().unwrap().unwrap().payload, b"small");
+    assert_eq!(reader.poll().unwrap().unwrap().payload, large);
 }

@@ -138,6 +138,21 @@ fn both_descriptions_may_be_damaged_in_one_byte_or_one_of_them_at_large() {
 }
 
 #[test]
+fn a_reader_that_copies_mends_one_padding_a_poll() {
+    let dir = tempfile::tempdir_in(fast()).unwrap();
+    let mut writer = open_writer(dir.path());
+    writer.append(&[1; 3000]).unwrap();
+    assert!(writer.wait_for_room(3000, Duration::from_secs(60)));
+    let second = writer.append(&[2; 3000]).unwrap();
+    flip(&segment(dir.path(), 0), 3500, 0x10);
+    let mut reader = Reader::open(dir.path(), &ReaderOptions::guarded()).unwrap();
+    assert_eq!(reader.poll().unwrap().unwrap().payload, [1; 3000]);
+    assert!(reader.poll().unwrap().is_none());
+    assert_eq!((reader.position(), reader.repaired()), (second, 1));
+    assert_eq!(reader.poll().unwrap().unwrap().payload, [2; 3000]);
+}
+
+#[test]
 fn a_stretch_that_cannot_be_mended_is_reported_with_its_bytes() {
     for options in [ReaderOptions::default(), ReaderOptions::guarded()] {
         let dir = tempfile::tempdir_in(fast()).unwrap();

@@ -7,7 +7,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use handoff::{AppendError, Counters, Writer};
+use handoff::{AppendError, Counters, Position, Writer};
 use protocol::config::SpoolFull;
 use protocol::counters as count;
 use protocol::message::{Message, Properties, PropertyBuffer, QoS, Returned, RuleIds};
@@ -223,14 +223,25 @@ impl Uplink {
             self.writer
                 .append_with(len, |frame| message.encode_into(frame))
         };
-        match result {
-            Ok(_) => {
+        match self.in_the_log(result) {
+            Ok(()) => {
                 ledger::appended(&self.counters, len as u64, &self.writer);
                 self.complaints.full = false;
                 self.no_room = None;
                 Outcome::Kept
             }
             Err(error) => self.not_kept(message, &error),
+        }
+    }
+
+    /// What can't be synced is in the log all the same and on its way: told, and a success.
+    fn in_the_log(&mut self, appended: Result<Position, AppendError>) -> Result<(), AppendError> {
+        match appended {
+            Err(error @ AppendError::NotSynced { .. }) => {
+                self.complaints.not_synced(&error);
+                Ok(())
+            }
+            other => other.map(|_| ()),
         }
     }
 
@@ -284,9 +295,12 @@ impl GiveBack for Uplink {
         if len > max {
             return Err(AppendError::TooLarge { len, max });
         }
-        self.writer
-            .append_with(len, |frame| returned.encode_into(frame))
-            .map(|_| ledger::returned(&self.counters, &self.writer))
+        let appended = self
+            .writer
+            .append_with(len, |frame| returned.encode_into(frame));
+        self.in_the_log(appended)?;
+        ledger::returned(&self.counters, &self.writer);
+        Ok(())
     }
 }
 
@@ -298,6 +312,12 @@ struct Complaints {
 }
 
 impl Complaints {
+    fn not_synced(&mut self, error: &AppendError) {
+        if self.others.allows() {
+            log::error!("a message is bridged, but a loss of power could take it: {error}");
+        }
+    }
+
     fn about(&mut self, message: &Message<'_>, error: &AppendError, full: bool, outcome: Outcome) {
         let silent = if full {
             std::mem::replace(&mut self.full, true)

@@ -221,3 +221,17 @@ fn the_way_up_allocates_nothing() {
     run(10_000);
     assert_eq!(allocations() - before, 0);
 }
+
+#[test]
+fn what_is_in_the_log_and_not_on_the_disk_counts_as_kept() {
+    let mut setup = setup(&["s/# TOPIC"], SpoolFull::Refuse, &small());
+    let source = || std::io::Error::other("a bad disk");
+    let position = 0;
+    let unsynced = AppendError::NotSynced {
+        position,
+        source: source(),
+    };
+    assert!(setup.uplink.in_the_log(Err(unsynced)).is_ok());
+    let failed = AppendError::Io(source());
+    assert!(setup.uplink.in_the_log(Err(failed)).is_err());
+}

@@ -213,10 +213,7 @@ impl Session<'_> {
                 }
                 link.release(packet)?;
             }
-            Packet::Received {
-                packet,
-                refused,
-            } => {
+            Packet::Received { packet, refused } => {
                 if let Some(pending) = self.remove(packet) {
                     self.note(pending.sequence, refused);
                 }

@@ -1,6 +1,6 @@
 //! The devices that publish.
 
-use std::collections::{BTreeMap};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

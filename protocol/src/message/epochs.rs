@@ -6,9 +6,14 @@
 //! sent again, it is the same message to everybody.
 //!
 //! ```text
-//! mosquitto-rocketmq uplink epochs 1 <epoch of the log, hexadecimal>\n
-//! <first position> <epoch, hexadecimal>\n            one line a start of Mosquitto, positions never fall
+//! mosquitto-rocketmq uplink epochs 2\n
+//! \n
+//! <epoch of the log> <first position> <epoch> <CRC32C of what stands before it>\n
+//! \n
 //! ```
+//! One start of Mosquitto a line, twice, each with an empty line behind it; positions never fall; epochs and sums in hexadecimal digits. Twice, because
+//! with a wrong epoch what is sent again would count as another message; and the empty lines keep a line break that is damaged from gluing both
+//! copies together.
 //!
 //! The plugin writes it, whole or not at all and synced, before it takes the first message; the sidecar reads it. Lines that
 //! no message can need any more are left out.
@@ -19,7 +24,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-const MAGIC: &str = "mosquitto-rocketmq uplink epochs 1";
+/// For people, and for versions to come: each line can stand for itself.
+const HEADER: &str = "mosquitto-rocketmq uplink epochs 2\n\n";
 const NAME: &str = "uplink.epochs";
 /// So many lines stay although no message needs them: segments behind the released position can be looked at for a while.
 const STARTS_KEPT: usize = 64;
@@ -102,15 +108,23 @@ impl Epochs {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(error),
         };
-        self.starts = parse(&text, self.log_epoch);
+        let found = parse(&text, self.log_epoch);
+        if found.is_damaged {
+            log::warn!(
+                "{}: it is damaged, and read as far as one of two copies is good ({} starts of Mosquitto)",
+                self.path.display(),
+                found.starts.len()
+            );
+        }
+        self.starts = found.starts;
         self.version = version;
         Ok(())
     }
 
     fn write(&mut self, spool_dir: &Path) -> io::Result<()> {
-        let mut text = header(self.log_epoch);
+        let mut text = HEADER.to_owned();
         for (position, epoch) in &self.starts {
-            text.push_str(&format!("{position} {epoch:x}\n"));
+            text.push_str(&encode(self.log_epoch, *position, *epoch));
         }
         let fresh = self.path.with_extension("epochs.new");
         let mut file = OpenOptions::new()
@@ -128,19 +142,66 @@ impl Epochs {
     }
 }
 
-fn header(log_epoch: u64) -> String {
-    format!("{MAGIC} {log_epoch:x}\n")
+/// A start as it stands in the file.
+fn encode(log_epoch: u64, position: u64, epoch: u64) -> String {
+    let line = format!("{log_epoch:x} {position} {epoch:x}");
+    format!("{line} {:08x}\n\n", crc32c::crc32c(line.as_bytes())).repeat(2)
 }
 
-fn parse(text: &str, log_epoch: u64) -> Vec<(u64, u64)> {
-    let Some(lines) = text.strip_prefix(header(log_epoch).as_str()) else {
-        return Vec::new();
-    };
-    let line = |line: &str| {
-        let (position, epoch) = line.split_once(' ')?;
-        Some((position.parse().ok()?, u64::from_str_radix(epoch, 16).ok()?))
-    };
-    lines.lines().filter_map(line).collect()
+/// The log's epoch, a position and its epoch, of a line whose checksum is right.
+fn decode(line: &str) -> Option<(u64, u64, u64)> {
+    let (start, sum) = line.rsplit_once(' ')?;
+    if sum != format!("{:08x}", crc32c::crc32c(start.as_bytes())) {
+        return None;
+    }
+    let mut words = start.split(' ');
+    let log_epoch = u64::from_str_radix(words.next()?, 16).ok()?;
+    let position = words.next()?.parse().ok()?;
+    let epoch = u64::from_str_radix(words.next()?, 16).ok()?;
+    words
+        .next()
+        .is_none()
+        .then_some((log_epoch, position, epoch))
+}
+
+/// What a file says of a log.
+struct Parsed {
+    starts: Vec<(u64, u64)>,
+    /// Some line is no good, or stands there once.
+    is_damaged: bool,
+}
+
+fn parse(text: &str, log_epoch: u64) -> Parsed {
+    let lines = text.strip_prefix(HEADER);
+    let mut is_damaged = lines.is_none() && !text.is_empty();
+    let mut starts: Vec<(u64, u64)> = Vec::new();
+    // Whether the last one has been seen twice.
+    let mut is_double = true;
+    for line in lines
+        .unwrap_or(text)
+        .lines()
+        .filter(|line| !line.is_empty())
+    {
+        let Some((of, position, epoch)) = decode(line) else {
+            is_damaged = true;
+            continue;
+        };
+        if of != log_epoch {
+            // Another log's: all of its lines are, and it is none of our concern.
+            continue;
+        }
+        if starts.last() == Some(&(position, epoch)) {
+            is_double = true;
+            continue;
+        }
+        is_damaged |= !is_double;
+        is_double = false;
+        starts.push((position, epoch));
+    }
+    Parsed {
+        starts,
+        is_damaged: is_damaged || !is_double,
+    }
 }
 
 fn version_of(path: &Path) -> io::Result<Option<(u64, i64, i64)>> {
@@ -230,6 +291,43 @@ mod tests {
         std::fs::write(dir.path().join(NAME), b"\xff nonsense").unwrap();
         reader.refresh().unwrap();
         assert_eq!(reader.at(16), 7);
+    }
+
+    #[test]
+    fn no_single_byte_that_is_changed_loses_an_epoch() {
+        let dir = tempfile::tempdir().unwrap();
+        for end in [0, 160, 320] {
+            Epochs::begin(dir.path(), 0x1234_5678, 0, end).unwrap();
+        }
+        let text = std::fs::read_to_string(dir.path().join(NAME)).unwrap();
+        let whole = parse(&text, 0x1234_5678);
+        assert!(!whole.is_damaged && whole.starts.len() == 3);
+        for at in 0..text.len() {
+            for change in [1, 2, 3, 16, 32, 128, 255, b'\n' ^ text.as_bytes()[at]] {
+                if change == 0 {
+                    continue;
+                }
+                let mut bytes = text.clone().into_bytes();
+                bytes[at] ^= change;
+                let found = parse(&String::from_utf8_lossy(&bytes), 0x1234_5678);
+                assert_eq!(
+                    found.starts, whole.starts,
+                    "byte {at} changed by {change:#x}"
+                );
+                let is_newline_more = text.as_bytes()[at] == b'\n' || bytes[at] == b'\n';
+                assert!(found.is_damaged || is_newline_more, "byte {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_without_a_good_copy_is_told_and_never_taken_for_another() {
+        let [first, second] = [encode(7, 0, 100), encode(7, 160, 200)];
+        let broken = second.replace("160", "161");
+        let found = parse(&format!("{HEADER}{first}{broken}"), 7);
+        assert_eq!((found.starts, found.is_damaged), (vec![(0, 100)], true));
+        let other = parse(&format!("{HEADER}{first}{second}"), 8);
+        assert_eq!((other.starts, other.is_damaged), (vec![], false));
     }
 
     #[test]

@@ -59,6 +59,8 @@ pub(super) struct Worker {
     last_commit: Instant,
     last_lag: Option<Instant>,
     retry: Duration,
+    /// Messages that are in the log and may not be on the disk.
+    unsynced: u64,
 }
 
 impl Worker {
@@ -94,6 +96,7 @@ impl Worker {
             last_commit: Instant::now(),
             last_lag: None,
             retry: RETRY_FIRST,
+            unsynced: 0,
         };
         worker.release();
         Ok(worker)
@@ -267,6 +270,17 @@ impl Worker {
                 .append_with(len, |frame| message.encode_into(frame))
             {
                 Ok(_) => return Append::Done,
+                Err(error @ AppendError::NotSynced { .. }) => {
+                    // Once more would be twice.
+                    self.unsynced += 1;
+                    if self.unsynced.is_power_of_two() {
+                        let count = self.unsynced;
+                        log::error!(
+                            "downlink log: a loss of power could take a message ({count} so far): {error}"
+                        );
+                    }
+                    return Append::Done;
+                }
                 Err(AppendError::TooLarge { len, max }) => {
                     return Append::TooLarge(format!(
                         "{len} bytes do not fit into the downlink log: at most {max} do"

@@ -34,7 +34,7 @@ const STREAM_GAP: Duration = Duration::from_millis(1);
 /// few messages.
 const BLINK: Duration = Duration::from_micros(200);
 const BLINKS: usize = 5;
-/// The pause after an error of the system.
+/// The pause after an error of the system, and while a segment is missing.
 const PAUSE: Duration = Duration::from_millis(500);
 /// With more topics than this (templates can make many), those that rest are forgotten.
 const TOPICS_MAX: usize = 1024;
@@ -184,7 +184,10 @@ impl Intake {
         if window.is_empty() {
             self.release();
         }
-        if !self.control.is_draining() {
+        if self.reader.is_stranded() {
+            // The end lies further on and would not be waited for: not to look all the time.
+            std::thread::sleep(PAUSE);
+        } else if !self.control.is_draining() {
             self.wait_for_more(nap);
         }
     }

@@ -83,7 +83,8 @@ impl Worker {
     fn append_again(&mut self, len: usize, mut fill: impl FnMut(&mut [u8])) -> AgainOutcome {
         for _ in 0..TRIES {
             match self.writer.append_with(len, &mut fill) {
-                Ok(_) => return Ok(()),
+                // What could not be synced is in the log all the same.
+                Ok(_) | Err(AppendError::NotSynced { .. }) => return Ok(()),
                 Err(AppendError::Full) => {
                     self.writer.wait_for_room(len, POLL);
                 }
