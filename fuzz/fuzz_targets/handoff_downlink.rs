@@ -103,6 +103,7 @@ fuzz_target!(|steps: Vec<Step>| {
         segment_bytes: SEGMENT,
         bytes_max: 4 * SEGMENT,
         sync: SyncPolicy::None,
+        ..LogOptions::default()
     };
     // The writer maps the segments: it is gone before any of them is cut short.
     let mut writer = Writer::open(dir, &options).ok();

@@ -18,6 +18,7 @@ fn open(dir: &std::path::Path) -> Result<Writer, handoff::OpenError> {
             segment_bytes: 4096,
             bytes_max: 4 * 4096,
             sync: SyncPolicy::None,
+            ..LogOptions::default()
         },
     )
 }

@@ -41,6 +41,7 @@ fn open(dir: &std::path::Path) -> Writer {
         segment_bytes: SEGMENT,
         bytes_max: 4 * SEGMENT,
         sync: SyncPolicy::None,
+        ..LogOptions::default()
     };
     Writer::open(dir, &options).unwrap()
 }

@@ -50,6 +50,7 @@ pub(crate) fn open_or_create(
             description,
             cursor: Arc::new(cursor),
             segments_max,
+            prefault: !options.may_wait,
             current: AtomicU64::new(0),
             synced: AtomicU64::new(0),
         },

@@ -23,6 +23,8 @@ pub(crate) struct LogFiles {
     pub(crate) description: Description,
     pub(crate) cursor: Arc<Cursor>,
     pub(crate) segments_max: u64,
+    /// Have the pages of a new segment backed before it is appended to.
+    pub(crate) prefault: bool,
     /// The segment that is appended to. In memory: what the page says may be damaged, or another process's garbage.
     pub(crate) current: AtomicU64,
     /// Everything before has been forced onto the disk, says this writer.
@@ -63,7 +65,9 @@ impl LogFiles {
         });
         match made {
             Ok(segment) => {
-                segment.prefault();
+                if self.prefault {
+                    segment.prefault();
+                }
                 Ok(segment)
             }
             Err(error) => {

@@ -25,6 +25,9 @@ pub struct LogOptions {
     pub bytes_max: u64,
     /// When bytes are forced onto the disk.
     pub sync: SyncPolicy,
+    /// The appending thread may wait for page faults, and for a segment to be made: fewer are made beforehand, and their pages come as they are
+    /// written. For a writer whose memory matters more than its delays.
+    pub may_wait: bool,
 }
 
 impl Default for LogOptions {
@@ -33,6 +36,7 @@ impl Default for LogOptions {
             segment_bytes: 16 << 20,
             bytes_max: 1 << 30,
             sync: SyncPolicy::Interval(Duration::from_secs(1)),
+            may_wait: false,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The thread that has the next segments ready before the appending thread needs them.
 //!
 //! Allocating, zeroing, syncing and prefaulting 16 MiB takes milliseconds, or much longer on a busy disk; the appending thread is Mosquitto's only one. So
-//! there are [`AHEAD`] of them: one slow sync does not stop a fast appender.
+//! there are [`AHEAD`] of them: one slow sync does not stop a fast appender. A writer that may wait has one.
 //! When the next segment is not there at roll-over, the appender waits for it at most [`PATIENCE`], once, and is then told that the log is full
 //! until it is there.
 #![allow(unsafe_code)]
@@ -51,6 +51,7 @@ impl Shared {
 
 pub(crate) struct Preparer {
     shared: Arc<Shared>,
+    ahead: u64,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -62,7 +63,7 @@ pub(crate) enum Unready {
 }
 
 impl Preparer {
-    pub(crate) fn start(files: Arc<LogFiles>) -> io::Result<Preparer> {
+    pub(crate) fn start(files: Arc<LogFiles>, may_wait: bool) -> io::Result<Preparer> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -73,6 +74,7 @@ impl Preparer {
         })?;
         Ok(Preparer {
             shared,
+            ahead: if may_wait { 1 } else { AHEAD },
             thread: Some(thread),
         })
     }
@@ -85,7 +87,7 @@ impl Preparer {
             state.next = number;
             state.waited = false;
         }
-        state.limit = state.limit.max(number + AHEAD);
+        state.limit = state.limit.max(number + self.ahead);
         if state.next < state.limit {
             // Also when it was asked for before: the bound may allow it only now.
             self.shared.changed.notify_all();

@@ -323,7 +323,9 @@ fn open_tail(files: &LogFiles, end: Position, segments: &[u64]) -> Result<Segmen
         // What a writer had begun when it died. Its bytes must not be taken for frames once the end has grown to their middle.
         rest.fill(0);
     }
-    segment.prefault();
+    if files.prefault {
+        segment.prefault();
+    }
     Ok(segment)
 }
 

@@ -50,7 +50,7 @@ impl Writer {
         let files = Arc::new(files);
         let (segment, end, frames) = recovery::recover(&files)?;
         let thread = |e| OpenError::io(dir, "start a thread", e);
-        let preparer = Preparer::start(Arc::clone(&files)).map_err(thread)?;
+        let preparer = Preparer::start(Arc::clone(&files), options.may_wait).map_err(thread)?;
         let syncer = match options.sync {
             SyncPolicy::Interval(interval) => {
                 Some(Syncer::start(Arc::clone(&files), interval).map_err(thread)?)

@@ -140,6 +140,7 @@ fn log_options(config: &Config) -> LogOptions {
             SpoolSync::Interval(every) => SyncPolicy::Interval(every),
             SpoolSync::Always => SyncPolicy::Always,
         },
+        may_wait: false,
     }
 }
 

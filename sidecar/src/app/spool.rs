@@ -41,6 +41,8 @@ pub(super) async fn open(config: &Config, stop: &mut Stop) -> Result<Option<Logs
             SpoolSync::Interval(interval) => SyncPolicy::Interval(interval),
             SpoolSync::Always => SyncPolicy::Always,
         },
+        // It appends in a thread that waits for RocketMQ anyway.
+        may_wait: true,
     };
     let Some(downlink) = retry(stop, PREDECESSOR, || {
         Writer::open(&dir.join("downlink"), &options)
