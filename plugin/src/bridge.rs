@@ -97,7 +97,7 @@ impl Bridge {
 
     /// BASIC_AUTH: whether this login has to be refused. `told_later`: CONNECT tells when the client is there.
     pub(crate) fn login(&mut self, client: usize, told_later: bool) -> bool {
-        let refused = self.gate.refuses(client, None);
+        let refused = self.gate.refuses(client);
         if !refused && !told_later {
             self.joined(client);
         }
