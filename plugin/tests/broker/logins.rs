@@ -291,6 +291,8 @@ fn the_users_of_the_http_api_are_none_of_our_business() {
             .before("protocol http_api")
             .before("listener_allow_anonymous true");
         let mut broker = setup.start();
+        // It has an epoll set with a listening socket of its own.
+        broker.wait_for_log("woken by an eventfd");
         assert_eq!(http_get(port, "/api/v1/version"), 200);
         let mut there = Client::connect(&broker, "there", Login::default());
         fill(&broker, &mut there);
