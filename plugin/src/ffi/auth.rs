@@ -49,7 +49,7 @@ impl Auth {
     }
 
     /// Whether it has to be registered before a `password_file` is.
-    pub(super) fn from_the_start(&self) -> bool {
+    pub(super) fn comes_first(&self) -> bool {
         self.is_wanted() && matches!(self.plan, AuthPlan::Answer(_))
     }
 
