@@ -19,7 +19,7 @@ use crate::logger::LogQueue;
 use crate::login_gate::LoginGate;
 use crate::pressure::{Delivery, Pressure, Queues};
 use crate::sidecar::Supervisor;
-use crate::spool;
+use crate::spool::{self, Durability};
 use crate::uplink::{Outcome, Uplink, Wanted, now_ms};
 use crate::wake::{Bell, Method, Wake};
 use crate::wills::{Verdict, WillTracker};
@@ -97,7 +97,7 @@ impl Bridge {
 
     /// BASIC_AUTH: whether this login has to be refused. `told_later`: CONNECT tells when the client is there.
     pub(crate) fn login(&mut self, client: usize, told_later: bool) -> bool {
-        let refused = self.gate.refuses(client, None);
+        let refused = self.gate.refuses(client);
         if !refused && !told_later {
             self.joined(client);
         }
@@ -284,7 +284,11 @@ impl Bridge {
         let parts = &mut self.parts;
         let fresh = parts.config.reload_rules()?;
         let wanted = Rc::new(Wanted::new(&fresh.uplink, &mut parts.table)?);
-        spool::write_options(&fresh.spool_dir, &fresh.effective_options())?;
+        spool::write_options(
+            &fresh.spool_dir,
+            &fresh.effective_options(),
+            Durability::Written,
+        )?;
         parts.uplink.set_wanted(Rc::clone(&wanted));
         self.wanted = wanted;
         parts.config = fresh;

@@ -82,14 +82,9 @@ impl LoginGate {
         self.reloading = true;
     }
 
-    /// BASIC_AUTH: whether to refuse this one. `connected`: what is known of whether the record has a connection (that
-    /// of a session without one is only checked by a reload).
-    pub(crate) fn refuses(&mut self, client: usize, connected: Option<bool>) -> bool {
-        if !self.closed
-            || self.reloading
-            || connected == Some(false)
-            || self.known.contains(&client)
-        {
+    /// BASIC_AUTH: whether to refuse this one.
+    pub(crate) fn refuses(&mut self, client: usize) -> bool {
+        if !self.closed || self.reloading || self.known.contains(&client) {
             return false;
         }
         self.refused += 1;
@@ -133,13 +128,13 @@ mod tests {
     fn it_closes_at_the_mark_and_opens_five_points_below() {
         let mut gate = gate(&[("spool_high_water", "50%")]);
         gate.on_tick(499, 1000, false);
-        assert!(!gate.refuses(1, None));
+        assert!(!gate.refuses(1));
         gate.on_tick(500, 1000, false);
-        assert!(gate.refuses(1, None));
+        assert!(gate.refuses(1));
         gate.on_tick(450, 1000, false);
-        assert!(gate.refuses(1, None), "still within the five points");
+        assert!(gate.refuses(1), "still within the five points");
         gate.on_tick(449, 1000, false);
-        assert!(!gate.refuses(1, None));
+        assert!(!gate.refuses(1));
         gate.on_tick(500, 1000, false);
         assert!(gate.is_closed());
     }
@@ -158,19 +153,15 @@ mod tests {
         let mut gate = gate(&[]);
         gate.joined(7);
         gate.on_tick(1000, 1000, false);
-        assert!(!gate.refuses(7, None), "SIGHUP checks it again");
-        assert!(gate.refuses(8, None));
-        assert!(
-            !gate.refuses(9, Some(false)),
-            "a session without a connection"
-        );
+        assert!(!gate.refuses(7), "SIGHUP checks it again");
+        assert!(gate.refuses(8));
         gate.on_reload();
         gate.joined(8);
-        assert!(!gate.refuses(8, None), "one that was not seen logging in");
+        assert!(!gate.refuses(8), "one that was not seen logging in");
         gate.on_tick(1000, 1000, false);
-        assert!(gate.refuses(8, None));
+        assert!(gate.refuses(8));
         gate.gone(7);
-        assert!(gate.refuses(7, None), "another one at that address");
+        assert!(gate.refuses(7), "another one at that address");
     }
 
     #[test]
@@ -187,7 +178,7 @@ mod tests {
         for options in [[("spool_high_water", "100%")], [("spool_full", "drop")]] {
             let mut gate = gate(&options);
             gate.on_tick(1000, 1000, true);
-            assert!(!gate.is_wanted() && !gate.refuses(1, None));
+            assert!(!gate.is_wanted() && !gate.refuses(1));
         }
     }
 

@@ -48,15 +48,29 @@ pub(crate) fn begin_epoch(
         .map_err(failed("write", &dir.join("uplink.epochs")))
 }
 
+/// Whether what was written waits for the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// At the start: nothing is served yet.
+    Synced,
+    /// At a reload: all devices would wait for the disk. A loss of power may take the file, but Mosquitto with it, whose
+    /// next start writes it anew.
+    Written,
+}
+
 /// Replaces `options.conf`, and first the copy that serves when that is damaged.
-pub(crate) fn write_options(dir: &Path, text: &str) -> Result<(), SpoolError> {
+pub(crate) fn write_options(
+    dir: &Path,
+    text: &str,
+    durability: Durability,
+) -> Result<(), SpoolError> {
     let sealed = seal(text);
-    replace(dir, "options.conf.copy", &sealed)?;
-    replace(dir, "options.conf", &sealed)
+    replace(dir, "options.conf.copy", &sealed, durability)?;
+    replace(dir, "options.conf", &sealed, durability)
 }
 
 /// Whole or not at all: the sidecar may read it at any moment.
-fn replace(dir: &Path, name: &str, text: &str) -> Result<(), SpoolError> {
+fn replace(dir: &Path, name: &str, text: &str, durability: Durability) -> Result<(), SpoolError> {
     let path = dir.join(name);
     let fresh = dir.join("options.conf.new");
     let write = || -> io::Result<()> {
@@ -67,9 +81,15 @@ fn replace(dir: &Path, name: &str, text: &str) -> Result<(), SpoolError> {
             .mode(0o600)
             .open(&fresh)?;
         file.write_all(text.as_bytes())?;
-        file.sync_all()?;
+        let synced = durability == Durability::Synced;
+        if synced {
+            file.sync_all()?;
+        }
         fs::rename(&fresh, &path)?;
-        File::open(dir)?.sync_all()
+        if synced {
+            File::open(dir)?.sync_all()?;
+        }
+        Ok(())
     };
     write().map_err(failed("write", &path))
 }
@@ -84,8 +104,8 @@ mod tests {
         let parent = tempfile::tempdir().expect("a directory");
         let dir = parent.path().join("a/b");
         make_dir(&dir).expect("made");
-        write_options(&dir, "node_id x\n").expect("written");
-        write_options(&dir, "node_id y\n").expect("written again");
+        write_options(&dir, "node_id x\n", Durability::Synced).expect("written");
+        write_options(&dir, "node_id y\n", Durability::Written).expect("written again");
         let mode = |path: &Path| path.metadata().expect("there").permissions().mode() & 0o777;
         assert_eq!(mode(&dir), 0o700);
         assert_eq!(mode(&dir.join("options.conf")), 0o600);

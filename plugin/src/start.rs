@@ -17,7 +17,7 @@ use crate::ledger;
 use crate::logger::LogQueue;
 use crate::pressure::Pressure;
 use crate::sidecar::{self, BinaryError, Command, Supervisor};
-use crate::spool::{self, SpoolError};
+use crate::spool::{self, Durability, SpoolError};
 use crate::uplink::{Uplink, Wanted, WantedError, now_ms};
 use crate::wake::Wake;
 
@@ -95,7 +95,11 @@ pub(crate) fn start(
     let wanted = Rc::new(Wanted::new(&config.uplink, &mut table)?);
     let counters = Rc::new(counters(&config, around)?);
     ledger::begin_uplink(&counters, &writer);
-    spool::write_options(&config.spool_dir, &config.effective_options())?;
+    spool::write_options(
+        &config.spool_dir,
+        &config.effective_options(),
+        Durability::Synced,
+    )?;
 
     let uplink = Uplink::new(writer, wanted, config.spool_full, Rc::clone(&counters));
     let downlink = Downlink::new(

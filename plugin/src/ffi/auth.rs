@@ -49,7 +49,7 @@ impl Auth {
     }
 
     /// Whether it has to be registered before a `password_file` is.
-    pub(super) fn from_the_start(&self) -> bool {
+    pub(super) fn comes_first(&self) -> bool {
         self.is_wanted() && matches!(self.plan, AuthPlan::Answer(_))
     }
 
@@ -77,7 +77,8 @@ impl Plugin {
         // SAFETY: the client of this event.
         let id = unsafe { self.broker.client_id(event.client) };
         if id == CText::Null {
-            // 2.1 also asks for the users of its HTTP API, with a record that is no client's.
+            // A client has one by now. (2.1 also asks for the users of its HTTP API, whose record is no client's, but not
+            // on this thread: see `entry`.)
             return neutral;
         }
         // SAFETY: null or a C string, the broker's until we return.
@@ -135,7 +136,8 @@ impl Plugin {
         if !for_the_bell {
             auth.credentials = None;
         }
-        if !auth.is_wanted() {
+        // On 2.1 the HTTP API's thread may be walking the list of callbacks; and our answer changes nothing there.
+        if !auth.is_wanted() && !self.around.is_2_1 {
             self.set_registered(Event::BasicAuth, false);
         }
     }

@@ -263,14 +263,15 @@ impl Record {
         let (inflight, queued) = (self.pointer(at(INFLIGHT)), self.pointer(at(QUEUED)));
         let (all, all_12) = (count(COUNT)?, count(COUNT_12)?);
         let (all_bytes, all_bytes_12) = (bytes(BYTES)?, bytes(BYTES_12)?);
-        let (waiting, waiting_bytes, agree) = if layout.apart {
+        let (waiting, waiting_bytes, held, agree) = if layout.apart {
             let (later, later_12) = (count(QUEUED_COUNT)?, count(QUEUED_COUNT_12)?);
             let agree =
                 (all == 0) == (inflight == 0) && (later == 0) == (queued == 0) && later_12 <= later;
-            (later_12, bytes(QUEUED_BYTES_12)?, agree)
+            let held = all_12.saturating_add(later_12);
+            (later_12, bytes(QUEUED_BYTES_12)?, held, agree)
         } else {
             let agree = (all == 0) == (inflight == 0 && queued == 0);
-            (all_12, all_bytes_12, agree)
+            (all_12, all_bytes_12, all_12, agree)
         };
         let quota = at(if layout.apart { QUOTA_APART } else { QUOTA });
         let in_flight_max = self.short(quota + 4);
@@ -282,6 +283,7 @@ impl Record {
             connected: self.int(SOCKET) != -1,
             waiting,
             waiting_bytes,
+            held,
             held_bytes: all_bytes + if layout.apart { waiting_bytes } else { 0 },
             in_flight_max: u32::from(in_flight_max),
             out_packets: u32::try_from(self.int(layout.out_packets)).unwrap_or(0),

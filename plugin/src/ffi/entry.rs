@@ -1,13 +1,14 @@
 //! The functions that Mosquitto calls: the three of the plugin API, and one callback per event.
 //!
-//! Each callback is one line into `Plugin`, inside the guard.
+//! Each callback is one line into `Plugin`, on Mosquitto's thread alone, and no panic of it reaches Mosquitto.
 
 use std::ffi::{c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::borrow::borrow_text;
-use super::c;
+use super::broker::ERR_PLUGIN_IGNORE;
 use super::plugin::Plugin;
+use super::{c, sys};
 
 /// Mosquitto asks which of its plugin APIs we speak: the fifth, or none.
 ///
@@ -36,6 +37,7 @@ pub unsafe extern "C" fn mosquitto_plugin_init(
     options: *mut c::mosquitto_opt,
     count: c_int,
 ) -> c_int {
+    sys::claim_main_thread();
     let init = AssertUnwindSafe(|| {
         // SAFETY: as the caller promises.
         let options = unsafe { borrow_options(options, count) };
@@ -96,23 +98,65 @@ pub unsafe extern "C" fn mosquitto_plugin_cleanup(
 }
 
 macro_rules! callback {
-    ($(#[$doc:meta])* $name:ident($event:ty) => $method:ident) => {
+    ($(#[$doc:meta])* $name:ident($event:ty) => $method:ident, after a panic $code:expr) => {
         $(#[$doc])*
         pub(crate) unsafe extern "C" fn $name(_: c_int, data: *mut c_void, userdata: *mut c_void) -> c_int {
-            // SAFETY: Mosquitto passes the event's own struct, exclusively ours until we return, and the
-            // userdata that was registered, which lives until clean-up.
-            let (plugin, event) = unsafe { (&*userdata.cast::<Plugin>(), &mut *data.cast::<$event>()) };
-            plugin.$method(event)
+            // 2.1 asks about the users of its HTTP API (`listener` with `protocol http_api`) on that API's own thread,
+            // with a record that is no client's. Nothing of ours may be touched there: it belongs to the main thread.
+            if !sys::is_main_thread() {
+                return ERR_PLUGIN_IGNORE;
+            }
+            let call = AssertUnwindSafe(|| {
+                // SAFETY: Mosquitto passes the event's own struct, exclusively ours until we return, and the
+                // userdata that was registered, which lives until clean-up.
+                let (plugin, event) = unsafe { (&*userdata.cast::<Plugin>(), &mut *data.cast::<$event>()) };
+                plugin.$method(event)
+            });
+            // The plugin's own guard is around all that has state. This one is for the little around that: unwinding
+            // out of here would abort the broker.
+            catch_unwind(call).unwrap_or($code)
         }
     };
 }
 
-callback!(on_message(c::mosquitto_evt_message) => message);
-callback!(on_acl_check(c::mosquitto_evt_acl_check) => acl_check);
-callback!(on_basic_auth(c::mosquitto_evt_basic_auth) => basic_auth);
-callback!(on_tick(c::mosquitto_evt_tick) => tick);
-callback!(on_disconnect(c::mosquitto_evt_disconnect) => disconnect);
+// 13 closes the client that published: no acknowledgement, so nothing false.
+callback!(on_message(c::mosquitto_evt_message) => message, after a panic c::MOSQ_ERR_UNKNOWN);
+callback!(on_acl_check(c::mosquitto_evt_acl_check) => acl_check, after a panic c::MOSQ_ERR_PLUGIN_DEFER);
+callback!(on_basic_auth(c::mosquitto_evt_basic_auth) => basic_auth, after a panic c::MOSQ_ERR_PLUGIN_DEFER);
+callback!(on_tick(c::mosquitto_evt_tick) => tick, after a panic c::MOSQ_ERR_SUCCESS);
+callback!(on_disconnect(c::mosquitto_evt_disconnect) => disconnect, after a panic c::MOSQ_ERR_SUCCESS);
 // CONNECT and CLIENT_OFFLINE of 2.1 begin like DISCONNECT: a reserved pointer, then the client.
-callback!(on_connect(c::mosquitto_evt_disconnect) => connect);
-callback!(on_client_offline(c::mosquitto_evt_disconnect) => disconnect);
-callback!(on_reload(c::mosquitto_evt_reload) => reload);
+callback!(on_connect(c::mosquitto_evt_disconnect) => connect, after a panic c::MOSQ_ERR_SUCCESS);
+callback!(on_client_offline(c::mosquitto_evt_disconnect) => disconnect, after a panic c::MOSQ_ERR_SUCCESS);
+callback!(on_reload(c::mosquitto_evt_reload) => reload, after a panic c::MOSQ_ERR_SUCCESS);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Callback = unsafe extern "C" fn(c_int, *mut c_void, *mut c_void) -> c_int;
+
+    #[test]
+    fn on_another_thread_nothing_is_touched() {
+        sys::claim_main_thread();
+        assert!(sys::is_main_thread());
+        let all: [Callback; 8] = [
+            on_message,
+            on_acl_check,
+            on_basic_auth,
+            on_tick,
+            on_disconnect,
+            on_connect,
+            on_client_offline,
+            on_reload,
+        ];
+        let answers = std::thread::spawn(move || {
+            all.map(|callback| {
+                let nothing = std::ptr::null_mut();
+                // SAFETY: the thread is looked at first, so null is not followed.
+                unsafe { callback(0, nothing, nothing) }
+            })
+        });
+        assert_eq!(answers.join().expect("no panic"), [ERR_PLUGIN_IGNORE; 8]);
+    }
+}

@@ -98,7 +98,7 @@ impl Plugin {
         if self.acl.borrow().answer.is_some() {
             events.push(Event::AclCheck);
         }
-        if self.auth.borrow().from_the_start() {
+        if self.auth.borrow().comes_first() {
             // To be asked before a password_file, it has to be registered before that is.
             events.push(Event::BasicAuth);
         }

@@ -158,6 +158,15 @@ impl Plugin {
         let Some(client) = self.client(event.client) else {
             return neutral;
         };
+        if client.mqtt_version == 0 {
+            // `check_retain_source`: before a retained message is handed to a subscriber, the broker asks whether its
+            // sender may still write. It does so with a record on its stack, in which only the names are filled in:
+            // no client (those have said their version) and no will, and its address means nothing once we return.
+            self.guarded("ACL_CHECK", |bridge| {
+                bridge.other_check(0, false, &|will| self.verdict(will))
+            });
+            return neutral;
+        }
         // SAFETY: the event's own fields, the broker's until we return.
         let topic = unsafe { borrow_text(event.topic) };
         let CText::Text(topic) = topic else {

@@ -4,6 +4,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -13,6 +14,25 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     } else {
         Ok(result)
     }
+}
+
+/// Which thread Mosquitto's main loop runs on: the one that called init. 0 before that.
+static MAIN_THREAD: AtomicUsize = AtomicUsize::new(0);
+
+fn this_thread() -> usize {
+    // SAFETY: no pointers. A number, or an address that is only compared.
+    unsafe { libc::pthread_self() as usize }
+}
+
+/// The thread of the caller is Mosquitto's.
+pub(crate) fn claim_main_thread() {
+    // Relaxed: Mosquitto makes its other threads after init, and that orders it.
+    MAIN_THREAD.store(this_thread(), Ordering::Relaxed);
+}
+
+/// Whether the caller is on Mosquitto's thread.
+pub(crate) fn is_main_thread() -> bool {
+    MAIN_THREAD.load(Ordering::Relaxed) == this_thread()
 }
 
 /// An eventfd, close-on-exec and non-blocking.

@@ -6,6 +6,11 @@
 //! all others: after `downlink_hold` without progress the bridge goes on without it, and what Mosquitto then drops is
 //! counted.
 //!
+//! Only clients that have got something from RocketMQ are waited for: a queue that is full of what comes from elsewhere is
+//! none of our business. A client that comes back with a full queue may be one of them, and has `downlink_hold` to show it.
+//! What is left is the very first delivery to a client whose queue others have filled meanwhile: Mosquitto drops up to
+//! one tick's messages for it, and they are counted.
+//!
 //! Which client a message goes to is not known before it is injected. But a client is not watched only while its queue
 //! has room for three quarters of the limit, and a tick injects at most a quarter: it is watched in time.
 //!
@@ -14,8 +19,8 @@
 //! whatever we do, and what is dropped of it is counted as it happens.
 
 mod room;
+mod watched;
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -27,15 +32,12 @@ use protocol::message::Message;
 
 use crate::limit::Limit;
 
+use room::Limits;
 pub(crate) use room::QueueState;
-use room::{Limits, Room};
+use watched::Watched;
 
 /// Bytes injected in one tick, at most (and the rest of the last message).
 const TICK_BYTES: u64 = 4 << 20;
-/// A client that takes less than this part of its queue in `downlink_hold` is taken for hung.
-const PROGRESS_PART: u32 = 100;
-/// After so long without a look at a client, that its queue has moved at all is taken for progress.
-const UNSEEN: Duration = Duration::from_secs(1);
 
 /// Reads the queues of clients by the addresses of their records.
 pub(crate) trait Queues {
@@ -67,23 +69,6 @@ impl Allowance {
     };
 }
 
-#[derive(Debug)]
-struct Watched {
-    id: String,
-    last: QueueState,
-    /// Since when it has not taken a part of its queue …
-    since: Instant,
-    /// … of which it has taken so many.
-    taken: u32,
-    /// When it was looked at last.
-    seen: Instant,
-    hung: bool,
-    told: bool,
-    /// Deliveries to it of what the last tick injected: several for each message if its subscriptions overlap.
-    deliveries: u32,
-    copies: u32,
-}
-
 /// See the module.
 pub(crate) struct Pressure {
     limits: Limits,
@@ -93,6 +78,8 @@ pub(crate) struct Pressure {
     wanted: bool,
     counters: Rc<Counters>,
     watched: HashMap<usize, Watched>,
+    /// Connected clients that have got something from RocketMQ.
+    takers: HashSet<usize>,
     /// To be looked at in the next tick.
     fresh: HashSet<usize>,
     clients: HashMap<usize, Box<str>>,
@@ -124,6 +111,7 @@ impl Pressure {
             wanted: !config.downlink.is_empty() || config.rules_file.is_some(),
             counters,
             watched: HashMap::new(),
+            takers: HashSet::new(),
             fresh: HashSet::new(),
             clients: HashMap::new(),
             by_id: HashMap::new(),
@@ -159,6 +147,7 @@ impl Pressure {
             return;
         }
         self.watched.remove(&client);
+        self.takers.remove(&client);
         self.fresh.remove(&client);
         if let Some(id) = self.clients.remove(&client)
             && self.by_id.get(&id) == Some(&client)
@@ -171,17 +160,19 @@ impl Pressure {
     /// The broker delivers a message on `topic`.
     pub(crate) fn delivers(&mut self, topic: &str, delivery: &Delivery<'_>) {
         let Delivery { client, state, .. } = *delivery;
-        if state.connected {
-            let room = self.limits.room(&state);
+        let is_ours = !self.injected.is_empty() && self.injected.contains(&hash(topic));
+        if state.connected && self.is_taker(client, is_ours) {
             if let Some(watched) = self.watched.get_mut(&client) {
-                if self.injected.contains(&hash(topic)) {
-                    watched.deliveries += 1;
+                if is_ours {
+                    watched.delivered();
                 }
-            } else if self.limits.is_tight(room) && !self.left.contains(&client) {
-                self.watch(client, state, (delivery.id)());
+            } else if self.limits.is_tight(self.limits.room(&state)) {
+                let watched = Watched::new((delivery.id)(), true, state, Instant::now());
+                self.watched.insert(client, watched);
             }
         }
-        if self.limits.will_drop(&state, delivery.qos) && self.injected.contains(&hash(topic)) {
+        let qos = self.limits.delivered_at(&state, delivery.qos);
+        if is_ours && self.limits.will_drop(&state, qos) {
             self.counters.add(count::DOWNLINK_QUEUE_DROPPED, 1);
             if !state.connected && self.complaints.allows() {
                 log::warn!(
@@ -192,6 +183,13 @@ impl Pressure {
                 );
             }
         }
+    }
+
+    /// Whether a connected client has got something from RocketMQ, or (`is_ours`) gets it now. Not one that has left: its
+    /// record may be freed.
+    fn is_taker(&mut self, client: usize, is_ours: bool) -> bool {
+        self.takers.contains(&client)
+            || (is_ours && !self.left.contains(&client) && self.takers.insert(client))
     }
 
     /// A message was injected.
@@ -208,14 +206,14 @@ impl Pressure {
         let Some(client) = self.by_id.get(message.client_id) else {
             return;
         };
-        match self.watched.get(client) {
-            None => {
-                self.fresh.insert(*client);
-            }
-            Some(watched) if watched.hung && self.limits.room(&watched.last).messages == 0 => {
-                self.counters.add(count::DOWNLINK_QUEUE_DROPPED, 1);
-            }
-            Some(_) => {}
+        self.takers.insert(*client);
+        let Some(watched) = self.watched.get_mut(client) else {
+            self.fresh.insert(*client);
+            return;
+        };
+        let bytes = message.payload.len() as u64;
+        if watched.sent(&self.limits, message.qos.as_u8(), bytes) {
+            self.counters.add(count::DOWNLINK_QUEUE_DROPPED, 1);
         }
     }
 
@@ -246,34 +244,34 @@ impl Pressure {
             messages: self.per_tick.min(part.messages),
             bytes: TICK_BYTES.min(part.bytes),
         };
-        let mut blocking = None;
+        let (was_holding, mut waits_for) = (self.holding, None);
+        self.holding = false;
         let mut watched = std::mem::take(&mut self.watched);
         watched.retain(|client, watched| {
             let Some(state) = queues.of(*client).filter(|state| state.connected) else {
                 return false;
             };
-            if self.injected_count > 0 {
-                let copies = watched.deliveries.div_ceil(self.injected_count).max(1);
-                watched.copies = watched.copies.max(copies);
-                watched.deliveries = 0;
-            }
+            let copies = watched.copies(self.injected_count);
             let room = self.limits.room(&state);
             if !self.limits.is_tight(room) {
                 return false;
             }
-            self.progress(watched, state, room, now);
-            if !watched.hung {
-                allowed.messages = allowed.messages.min(room.messages / watched.copies);
-                allowed.bytes = allowed.bytes.min(room.bytes / u64::from(watched.copies));
-                if allowed.messages == 0 || allowed.bytes == 0 {
-                    blocking = Some(watched.id.clone());
+            watched.progress(&self.limits, self.hold, state, room, now);
+            if watched.is_hung() || !watched.is_worth_waiting(now, self.hold) {
+                return true;
+            }
+            allowed.messages = allowed.messages.min(room.messages / copies);
+            allowed.bytes = allowed.bytes.min(room.bytes / u64::from(copies));
+            if room.messages < copies || room.bytes < u64::from(copies) {
+                self.holding = true;
+                if !was_holding && waits_for.is_none() {
+                    waits_for = Some(watched.id.clone());
                 }
             }
             true
         });
         self.watched = watched;
-        let was = std::mem::replace(&mut self.holding, blocking.is_some());
-        if let (false, Some(id)) = (was, blocking) {
+        if let Some(id) = waits_for {
             self.counters.add(count::DOWNLINK_HOLDS, 1);
             log::debug!("messages from RocketMQ wait for `{id}`, whose queue is full");
         }
@@ -294,65 +292,14 @@ impl Pressure {
             let Some(id) = queues.id(client) else {
                 continue;
             };
-            if self.limits.is_tight(self.limits.room(&state)) && !self.watched.contains_key(&client)
-            {
-                self.watch(client, state, id.clone());
-                if let Some(watched) = self.watched.get_mut(&client) {
-                    watched.since = now;
-                }
+            if self.limits.is_tight(self.limits.room(&state)) {
+                let taker = self.takers.contains(&client);
+                self.watched
+                    .entry(client)
+                    .or_insert_with(|| Watched::new(id.clone(), taker, state, now));
             }
             self.by_id.insert(id.clone().into_boxed_str(), client);
             self.clients.insert(client, id.into_boxed_str());
-        }
-    }
-
-    fn watch(&mut self, client: usize, state: QueueState, id: String) {
-        if let Entry::Vacant(place) = self.watched.entry(client) {
-            place.insert(Watched {
-                id,
-                last: state,
-                since: Instant::now(),
-                seen: Instant::now(),
-                taken: 0,
-                hung: false,
-                told: false,
-                deliveries: 0,
-                copies: 1,
-            });
-        }
-    }
-
-    /// What a client has taken since the last tick, and whether it is hung.
-    fn progress(&self, watched: &mut Watched, state: QueueState, room: Room, now: Instant) {
-        let before = std::mem::replace(&mut watched.last, state);
-        let fewer = before.waiting.saturating_sub(state.waiting);
-        let flushed = before.out_packets.saturating_sub(state.out_packets);
-        let part = (self.limits.messages() / PROGRESS_PART).max(1);
-        // Others may have filled it again. Whoever was not looked at for long has its chance.
-        let unseen = now.saturating_duration_since(std::mem::replace(&mut watched.seen, now));
-        let others = match before.heads != state.heads {
-            true if unseen >= UNSEEN => part,
-            changed => u32::from(changed),
-        };
-        watched.taken = watched.taken.saturating_add(fewer.max(flushed).max(others));
-        if watched.taken >= part {
-            watched.taken = 0;
-            watched.since = now;
-            if std::mem::take(&mut watched.hung) && watched.told {
-                watched.told = false;
-                log::info!("client `{}` takes messages again", watched.id);
-            }
-        } else if now.saturating_duration_since(watched.since) >= self.hold {
-            watched.hung = true;
-        }
-        if watched.hung && room.messages == 0 && !std::mem::replace(&mut watched.told, true) {
-            log::warn!(
-                "client `{}` has taken next to nothing for {:?} and its queue is full (max_queued_messages {}): Mosquitto \
-                 drops what comes for it (counted as downlink_queue_dropped), and the other clients go on",
-                watched.id,
-                now.saturating_duration_since(watched.since),
-                self.limits.messages()
-            );
         }
     }
 }

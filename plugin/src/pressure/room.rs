@@ -11,7 +11,9 @@ pub(crate) struct QueueState {
     pub(crate) waiting: u32,
     /// As the broker compares them with `max_queued_bytes`.
     pub(crate) waiting_bytes: u64,
-    /// Of all messages that are held for it.
+    /// QoS 1 and 2 messages that are held for it, those in flight too.
+    pub(crate) held: u32,
+    /// Bytes of all messages that are held for it.
     pub(crate) held_bytes: u64,
     /// Messages that may be in flight; 0: any number.
     pub(crate) in_flight_max: u32,
@@ -19,6 +21,19 @@ pub(crate) struct QueueState {
     pub(crate) out_packets: u32,
     /// Addresses of the first messages in flight and waiting: others when it has acknowledged one. Never followed.
     pub(crate) heads: (usize, usize),
+}
+
+impl QueueState {
+    /// One message more, where nothing more can go in flight.
+    pub(super) fn add(&mut self, qos: u8, bytes: u64) {
+        if qos == 0 {
+            self.out_packets = self.out_packets.saturating_add(1);
+            return;
+        }
+        self.held = self.held.saturating_add(1);
+        self.waiting = self.waiting.saturating_add(1);
+        self.waiting_bytes = self.waiting_bytes.saturating_add(bytes);
+    }
 }
 
 /// Messages and bytes.
@@ -106,28 +121,45 @@ impl Limits {
             || room.bytes < three_quarters(self.bytes())
     }
 
-    /// Whether Mosquitto will drop a message that comes for a client in this state.
+    /// At which QoS a message of this QoS is delivered to a client in this state: the broker tells that of the message,
+    /// and the subscription may have a lower one. Nobody has a socket full of packets and nothing to acknowledge who gets
+    /// messages of QoS 1.
+    pub(super) fn delivered_at(&self, state: &QueueState, qos: u8) -> u8 {
+        if state.connected && state.held == 0 && self.socket_is_full(state) {
+            0
+        } else {
+            qos
+        }
+    }
+
+    fn socket_is_full(&self, state: &QueueState) -> bool {
+        is_over(state.out_packets.into(), self.mosquitto.messages.into(), 0)
+    }
+
+    /// Whether Mosquitto will drop a message that is delivered at this QoS to a client in this state.
     pub(super) fn will_drop(&self, state: &QueueState, qos: u8) -> bool {
         let limits = &self.mosquitto;
         let messages = u64::from(limits.messages);
-        let over = |waiting: u64, limit: u64, free: u64| {
-            limit > 0 && waiting >= limit.saturating_add(free)
-        };
         if !state.connected {
             // Nothing in flight, and QoS 0 is not kept anyway.
             return qos > 0
-                && (over(state.waiting.into(), messages, 0)
-                    || over(state.waiting_bytes, limits.bytes, 0));
+                && (is_over(state.waiting.into(), messages, 0)
+                    || is_over(state.waiting_bytes, limits.bytes, 0));
         }
         if state.in_flight_max == 0 && limits.inflight_bytes == 0 {
             return false;
         }
         if qos == 0 {
-            return over(state.out_packets.into(), messages, 0);
+            return self.socket_is_full(state);
         }
-        over(state.waiting.into(), messages, state.in_flight_max.into())
-            || over(state.waiting_bytes, limits.bytes, limits.inflight_bytes)
+        is_over(state.waiting.into(), messages, state.in_flight_max.into())
+            || is_over(state.waiting_bytes, limits.bytes, limits.inflight_bytes)
     }
+}
+
+/// Whether there are as many waiting as the limit and what is free besides; 0 is no limit.
+fn is_over(waiting: u64, limit: u64, free: u64) -> bool {
+    limit > 0 && waiting >= limit.saturating_add(free)
 }
 
 #[cfg(test)]
@@ -173,6 +205,19 @@ mod tests {
         };
         assert_eq!(limits.room(&stuck).messages, 0);
         assert!(limits.will_drop(&stuck, 0) && !limits.will_drop(&stuck, 1));
+    }
+
+    #[test]
+    fn a_subscription_of_qos_0_is_known_by_its_full_socket() {
+        let limits = Limits::new(MOSQUITTO, 1 << 20);
+        let full = QueueState {
+            out_packets: 100,
+            ..state(0)
+        };
+        assert_eq!(limits.delivered_at(&full, 1), 0);
+        // Its messages wait to be acknowledged.
+        assert_eq!(limits.delivered_at(&QueueState { held: 20, ..full }, 1), 1);
+        assert_eq!(limits.delivered_at(&state(0), 1), 1);
     }
 
     #[test]

@@ -84,6 +84,15 @@ impl Setup {
         self.pressure.delivers("down/a", &delivery);
     }
 
+    /// Clients that have got something from RocketMQ before.
+    fn takers(&mut self, clients: std::ops::RangeInclusive<usize>) {
+        self.pressure.injected(&message("down/a", ""));
+        for client in clients {
+            self.deliver(client, filled(0));
+        }
+        self.tick();
+    }
+
     fn tick(&mut self) -> Allowance {
         self.pressure.allowance(&self.broker, self.now, true)
     }
@@ -96,6 +105,7 @@ impl Setup {
 #[test]
 fn an_idle_broker_gets_a_quarter_of_a_queue_at_once() {
     let mut setup = setup();
+    setup.takers(1..=1);
     assert_eq!(setup.tick().messages, 250);
     setup.deliver(1, filled(10));
     assert_eq!(setup.tick().messages, 250);
@@ -108,6 +118,7 @@ fn an_idle_broker_gets_a_quarter_of_a_queue_at_once() {
 #[test]
 fn no_more_is_injected_than_the_fullest_queue_takes() {
     let mut setup = setup();
+    setup.takers(1..=2);
     setup.deliver(1, filled(400));
     setup.deliver(2, filled(990));
     assert_eq!(setup.tick().messages, 30);
@@ -125,6 +136,7 @@ fn no_more_is_injected_than_the_fullest_queue_takes() {
 #[test]
 fn a_client_that_takes_nothing_holds_the_others_no_longer_than_the_limit() {
     let mut setup = setup();
+    setup.takers(1..=1);
     setup.deliver(1, filled(1020));
     assert_eq!(setup.tick().messages, 0);
     setup.now += HOLD - Duration::from_millis(1);
@@ -143,6 +155,7 @@ fn a_client_that_takes_nothing_holds_the_others_no_longer_than_the_limit() {
 #[test]
 fn who_takes_something_is_waited_for() {
     let mut setup = setup();
+    setup.takers(1..=1);
     setup.deliver(1, filled(1020));
     for n in 0..100 {
         // As many come from elsewhere as it takes: only the first messages differ.
@@ -164,6 +177,7 @@ fn who_takes_something_is_waited_for() {
 #[test]
 fn with_nothing_to_inject_nothing_is_looked_at_and_nobody_is_taken_for_hung() {
     let mut setup = setup();
+    setup.takers(1..=1);
     setup.deliver(1, filled(1020));
     assert_eq!(setup.tick().messages, 0);
     let nobody = Broker::default();
@@ -186,15 +200,63 @@ fn with_nothing_to_inject_nothing_is_looked_at_and_nobody_is_taken_for_hung() {
 #[test]
 fn a_client_that_is_gone_holds_nobody() {
     let mut setup = setup();
+    setup.takers(1..=1);
     setup.deliver(1, filled(1020));
     assert_eq!(setup.tick().messages, 0);
     setup.pressure.gone(1);
     setup.broker.0.clear(); // as if freed: it must not be asked for any more
     assert_eq!(setup.tick().messages, 250);
-    // Its own will, on 2.1, is delivered to it after its end was told.
+    // Its own will, on 2.1, is delivered to it after its end was told, and so is what was injected just before.
     setup.pressure.gone(2);
+    setup.pressure.injected(&message("down/a", ""));
     setup.deliver(2, filled(1020));
-    assert!(setup.pressure.watched.is_empty());
+    assert!(setup.pressure.watched.is_empty() && setup.pressure.takers.is_empty());
+}
+
+#[test]
+fn a_client_that_gets_nothing_from_rocketmq_holds_nobody() {
+    let mut setup = setup();
+    setup.pressure.joined(1);
+    setup.deliver(1, filled(0));
+    setup.tick();
+    setup.deliver(1, filled(1020)); // all of it local
+    assert_eq!(setup.tick().messages, 250);
+    // The first message from RocketMQ for it is lost, and counted; then it is waited for.
+    setup.pressure.injected(&message("down/a", ""));
+    setup.deliver(1, filled(1020));
+    assert_eq!(setup.dropped(), 1);
+    assert_eq!(setup.tick().messages, 0);
+}
+
+#[test]
+fn a_client_that_comes_with_a_full_queue_has_the_limit_to_show_that_it_is_ours() {
+    let mut setup = setup();
+    for client in 1..=2 {
+        setup.pressure.joined(client);
+        setup.broker.0.insert(client, filled(1010));
+    }
+    assert_eq!(setup.tick().messages, 10);
+    setup.pressure.injected(&message("down/a", ""));
+    setup.deliver(2, filled(1010));
+    let mut messages = Vec::new();
+    for n in 1..=4 {
+        setup.now += HOLD / 4;
+        for client in 1..=2 {
+            // Both take messages, and get as many from elsewhere.
+            let heads = (n, client);
+            let state = QueueState {
+                heads,
+                ..filled(1020 - 10 * u32::try_from(client).expect("small"))
+            };
+            setup.broker.0.insert(client, state);
+        }
+        messages.push(setup.tick().messages);
+    }
+    assert_eq!(
+        messages,
+        [10, 10, 10, 20],
+        "then only the one that is ours counts"
+    );
 }
 
 #[test]
@@ -234,6 +296,13 @@ fn messages_for_one_client_are_watched_by_its_id() {
     assert_eq!(setup.tick().messages, 250);
     setup.pressure.injected(&message("any", "client-1"));
     assert_eq!(setup.dropped(), 1);
+    // It has room for two more, and is hung.
+    setup.broker.0.insert(1, filled(1018));
+    assert_eq!(setup.tick().messages, 250);
+    for _ in 0..5 {
+        setup.pressure.injected(&message("any", "client-1"));
+    }
+    assert_eq!(setup.dropped(), 1 + 3);
     setup.pressure.gone(1);
     assert!(setup.pressure.by_id.is_empty() && setup.pressure.clients.is_empty());
 }
@@ -241,6 +310,7 @@ fn messages_for_one_client_are_watched_by_its_id() {
 #[test]
 fn overlapping_subscriptions_are_allowed_for() {
     let mut setup = setup();
+    setup.takers(1..=1);
     setup.deliver(1, filled(900));
     setup.tick();
     setup.pressure.injected(&message("down/a", ""));

@@ -14,6 +14,10 @@ use crate::ffi::sys::{self, EventFd};
 
 /// Longest line of the sidecar's that is logged; the rest of a longer one is cut.
 const LINE_BYTES_MAX: usize = 4096;
+/// Bytes read at once, and how often in a row: as much as a pipe holds. A sidecar that never stops writing must not keep
+/// this thread from looking whether it is to end, because Mosquitto waits for that.
+const PIECE_BYTES: usize = 4096;
+const READS_AT_ONCE: u32 = 16;
 /// A process whose standard error lives on in another one is still noticed this soon.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -119,6 +123,7 @@ fn supervise(command: &Command, stop: &Stop, starts: &AtomicU64) {
 fn watch(mut run: Run, patience: Duration, stop: &Stop) {
     let mut lines = Lines::default();
     let mut deadline = None;
+    let mut killed = false;
     let mut stderr_open = true;
     loop {
         if stop.asked() && deadline.is_none() {
@@ -141,6 +146,11 @@ fn watch(mut run: Run, patience: Duration, stop: &Stop) {
             }
         }
         if deadline.is_some_and(|at| Instant::now() >= at) {
+            if std::mem::replace(&mut killed, true) {
+                // In the kernel, for good (a disk that does not answer): Mosquitto must end all the same.
+                log::error!("the sidecar (process {}) can't be killed", run.child.id());
+                return;
+            }
             log::warn!(
                 "the sidecar did not end within {} s: killed",
                 patience.as_secs()
@@ -180,10 +190,10 @@ struct Lines {
 }
 
 impl Lines {
-    /// Reads what is there. False at the end of the stream.
+    /// Reads what is there, up to a bound. False at the end of the stream.
     fn read(&mut self, from: &mut impl Read) -> bool {
-        let mut piece = [0_u8; 4096];
-        loop {
+        let mut piece = [0_u8; PIECE_BYTES];
+        for _ in 0..READS_AT_ONCE {
             match from.read(&mut piece) {
                 Ok(0) => return false,
                 Ok(n) => self.take(&piece[..n]),
@@ -192,6 +202,7 @@ impl Lines {
                 Err(_) => return false,
             }
         }
+        true
     }
 
     fn take(&mut self, bytes: &[u8]) {

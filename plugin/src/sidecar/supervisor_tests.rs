@@ -97,6 +97,28 @@ fn a_sidecar_that_does_not_end_is_killed_within_the_bound() {
 }
 
 #[test]
+fn a_sidecar_that_never_stops_writing_is_ended_all_the_same() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("pid");
+    let text = format!(
+        "trap '' TERM; echo $$ > {}; while :; do printf '%04096d' 0; done >&2",
+        file.display()
+    );
+    let mut supervisor =
+        Supervisor::start(script(&text, Duration::from_millis(300))).expect("started");
+    until("the start", || !lines(&file).is_empty());
+    supervisor.stop();
+    assert!(!is_alive(&lines(&file)[0]));
+}
+
+#[test]
+fn what_never_ends_is_read_up_to_a_bound() {
+    let mut lines = Lines::default();
+    assert!(lines.read(&mut std::io::repeat(b'\n')), "it goes on later");
+    assert!(!lines.read(&mut std::io::empty()));
+}
+
+#[test]
 fn a_sidecar_inherits_no_descriptor_and_no_blocked_signal() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("state");

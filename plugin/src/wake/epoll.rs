@@ -2,7 +2,8 @@
 //!
 //! The broker reads an `ident` at the start of whatever `data.ptr` points to, and does nothing for one that it does not
 //! know. So ours points to static memory full of zeros (`id_invalid`). The epoll set is found by what it holds: it is
-//! the one with a listening socket in it.
+//! the one with a listening socket in it. 2.1's HTTP API has another of these; but libmicrohttpd makes its own
+//! close-on-exec, and Mosquitto does not.
 
 use std::fs;
 use std::io;
@@ -63,11 +64,27 @@ fn broker_sets() -> io::Result<Vec<RawFd>> {
         else {
             continue;
         };
-        if is_epoll && holds_listener(&fs::read_to_string(format!("/proc/self/fdinfo/{fd}"))?) {
-            sets.push(fd);
+        if !is_epoll {
+            continue;
+        }
+        let fdinfo = fs::read_to_string(format!("/proc/self/fdinfo/{fd}"))?;
+        if holds_listener(&fdinfo) {
+            sets.push((fd, closes_on_exec(&fdinfo)));
         }
     }
-    Ok(sets)
+    if sets.len() > 1 {
+        sets.retain(|(_, closes_on_exec)| !closes_on_exec);
+    }
+    Ok(sets.into_iter().map(|(fd, _)| fd).collect())
+}
+
+/// Line of each fdinfo: `flags:  02000002`, in octal.
+fn closes_on_exec(fdinfo: &str) -> bool {
+    fdinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("flags:"))
+        .and_then(|flags| libc::c_int::from_str_radix(flags.trim(), 8).ok())
+        .is_some_and(|flags| flags & libc::O_CLOEXEC != 0)
 }
 
 /// Lines of an epoll set's fdinfo: `tfd:        5 events:       19 data: …`.
@@ -94,5 +111,6 @@ mod tests {
                     tfd:       17 events:       19 data:     7ffe  pos:0 ino:61b0 sdev:7\n";
         assert_eq!(members(text).collect::<Vec<_>>(), [5, 17]);
         assert_eq!(members("").count(), 0);
+        assert!(!closes_on_exec(text) && closes_on_exec("flags:\t02000002\n"));
     }
 }

@@ -1,7 +1,7 @@
 //! The plugin listens to access checks and decides none.
 
 use crate::client::{Client, Login};
-use crate::support::{Setup, Version, versions};
+use crate::support::{Setup, Version, until, versions};
 
 const REFUSED: u8 = 0x80;
 
@@ -87,6 +87,42 @@ fn a_will_that_the_acl_file_denies_does_not_go_up() {
             Some("up/allowed bye will"),
             "{version:?}"
         );
+        assert_eq!(uplink.poll(), None, "{version:?}");
+    }
+}
+
+/// With `check_retain_source` the broker asks whether the sender of a retained message may still write, with a record of
+/// a client that does not exist.
+#[test]
+fn the_check_of_a_retained_messages_source_is_no_will() {
+    for version in versions() {
+        let mut setup = with_acl_file(&version);
+        setup.before("check_retain_source true");
+        let mut broker = setup.start();
+        let mut uplink = broker.uplink();
+        let mut sender = Client::connect(&broker, "sender", Login::default());
+        let mut packet = sender.publish_packet("up/allowed", b"kept", 1, &[]);
+        packet[0] |= 1; // retained
+        sender.send(&packet);
+        assert_eq!(sender.read().expect("an answer").0, 0x40);
+        assert_eq!(uplink.next(), "up/allowed kept", "{version:?}");
+        for _ in 0..20 {
+            let mut reader = Client::connect(&broker, "reader", Login::default());
+            reader.subscribe("up/#");
+            assert_eq!(reader.message().0, "up/allowed kept", "{version:?}");
+        }
+        // And in the broker's last turn, when a check may well be a will's: it has enough to do when it is told to end.
+        let mut busy: Vec<_> = (0..8)
+            .map(|n| Client::connect(&broker, &format!("busy-{n}"), Login::default()))
+            .collect();
+        for client in &mut busy {
+            for _ in 0..3_000 {
+                client.send_subscribe("up/#", 0);
+            }
+        }
+        busy[0].read().expect("it has begun");
+        broker.signal(libc::SIGTERM);
+        until("Mosquitto ends", || broker.ended());
         assert_eq!(uplink.poll(), None, "{version:?}");
     }
 }

@@ -172,15 +172,20 @@ impl Client {
         Some((kind, reason.copied().unwrap_or(0)))
     }
 
-    /// Subscribes at QoS 1; the SUBACK's code.
-    pub(crate) fn subscribe(&mut self, filter: &str) -> u8 {
+    /// Asks for a subscription, and leaves the answer.
+    pub(crate) fn send_subscribe(&mut self, filter: &str, qos: u8) {
         let mut body = vec![0, 7];
         if self.v5 {
             body.push(0);
         }
         text(&mut body, filter.as_bytes());
-        body.push(1);
+        body.push(qos);
         self.send(&packet(0x82, &body));
+    }
+
+    /// Subscribes at QoS 1; the SUBACK's code.
+    pub(crate) fn subscribe(&mut self, filter: &str) -> u8 {
+        self.send_subscribe(filter, 1);
         let (kind, body) = self.read().expect("a SUBACK");
         assert_eq!(kind, 0x90);
         *body.last().expect("a code")

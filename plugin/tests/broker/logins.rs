@@ -1,11 +1,13 @@
 //! Logins: refused while the spool is nearly full, and else as they are without us.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::Command;
 
 use protocol::counters as count;
 
 use crate::client::{Client, Login};
-use crate::support::{Broker, Setup, Version, until, versions};
+use crate::support::{Broker, DEADLINE, Setup, Version, free_port, until, versions};
 
 const V5: Login<'static> = Login {
     v5: true,
@@ -264,6 +266,55 @@ fn beside_a_plugin_of_unknown_kind_the_others_are_refused() {
     uplink.release_all();
     broker.wait_for_log("new logins are let in again");
     assert_eq!(code(&broker, Login::default()), 0);
+}
+
+/// GET without a name: the status code.
+fn http_get(port: u16, path: &str) -> u16 {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the HTTP API listens");
+    stream.set_read_timeout(Some(DEADLINE)).expect("set");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let code = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
+    code.unwrap_or_else(|| panic!("no status line: {answer}"))
+}
+
+/// Mosquitto 2.1 asks about them on a thread of its own.
+#[test]
+fn the_users_of_the_http_api_are_none_of_our_business() {
+    for version in versions().iter().filter(|it| it.name == "2.1.2") {
+        let mut setup = small_spool(version);
+        let port = free_port();
+        setup.before(&format!("listener {port} 127.0.0.1"));
+        setup
+            .before("protocol http_api")
+            .before("listener_allow_anonymous true");
+        let mut broker = setup.start();
+        // It has an epoll set with a listening socket of its own.
+        broker.wait_for_log("woken by an eventfd");
+        assert_eq!(http_get(port, "/api/v1/version"), 200);
+        let mut there = Client::connect(&broker, "there", Login::default());
+        fill(&broker, &mut there);
+        broker.wait_for_log("new logins are refused");
+        assert_eq!(code(&broker, Login::default()), 5);
+        // Theirs are no logins of devices, and refused by nobody. And while they are asked about, the broker works.
+        let users: Vec<_> = (0..4)
+            .map(|_| {
+                std::thread::spawn(move || {
+                    (0..500).all(|_| http_get(port, "/api/v1/listeners") == 200)
+                })
+            })
+            .collect();
+        while !users.iter().all(std::thread::JoinHandle::is_finished) {
+            assert_eq!(code(&broker, Login::default()), 5);
+            there.publish("free/a", b"x", 0);
+        }
+        for user in users {
+            assert!(user.join().expect("an answer each time"), "refused");
+        }
+        assert!(broker.stop().success());
+    }
 }
 
 /// A file system of its own.

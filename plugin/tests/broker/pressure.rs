@@ -135,6 +135,101 @@ fn a_hung_subscriber_does_not_stop_another_and_what_it_loses_is_counted() {
 }
 
 #[test]
+fn a_client_whose_queue_is_full_of_local_messages_holds_nobody() {
+    for version in versions() {
+        let broker = start(&version, "10min");
+        let mut hung = Client::connect(&broker, "hung", Login::default());
+        hung.subscribe("local/#");
+        // Its queue was empty when it came: else it would have downlink_hold to show what it gets.
+        let subscribed = broker.counter(count::LAST_TICK_MS);
+        until("a tick", || {
+            (broker.counter(count::LAST_TICK_MS) > subscribed).then_some(())
+        });
+        let mut local = Client::connect(&broker, "local", Login::default());
+        for n in 0..1_500 {
+            local.publish("local/n", n.to_string().as_bytes(), 1);
+        }
+        let mut other = subscriber(&broker, "other");
+        flood(&mut broker.downlink(), "", 0..3_000);
+        for n in 0..3_000 {
+            assert_eq!(other.message().0, format!("down/n {n}"), "{version:?}");
+        }
+        assert_eq!(broker.counter(count::DOWNLINK_QUEUE_DROPPED), 0);
+    }
+}
+
+/// Reads what a client that was hung has got, of so many: all that was not counted as dropped.
+fn reads_all_that_was_not_dropped(broker: &Broker, mut hung: Client, sent: u64, why: &str) {
+    let dropped = broker.counter(count::DOWNLINK_QUEUE_DROPPED);
+    assert!(
+        dropped > 0,
+        "{why}: it was not hung for long enough to tell"
+    );
+    for _ in dropped..sent {
+        assert!(hung.message().0.starts_with("down/n "), "{why}");
+    }
+    Client::connect(broker, "last", Login::default()).publish("down/last", b"", 1);
+    assert_eq!(
+        hung.message().0,
+        "down/last ",
+        "{why}: more than was counted"
+    );
+}
+
+#[test]
+fn what_a_hung_subscriber_of_qos_0_loses_is_counted() {
+    // Several times what the sockets between the two take.
+    const SENT: usize = 3_000;
+    let payload = [b'x'; 16 << 10];
+    for version in versions() {
+        let broker = start(&version, "1s");
+        let mut hung = Client::connect(&broker, "hung", Login::default());
+        hung.send_subscribe("down/#", 0);
+        hung.read().expect("a SUBACK");
+        let mut other = subscriber(&broker, "other");
+        let also = std::thread::spawn(move || {
+            for _ in 0..SENT {
+                other.message();
+            }
+        });
+        let mut writer = broker.downlink();
+        for _ in 0..SENT {
+            append(&mut writer, "down/n", "", &payload, QoS::AtLeastOnce);
+        }
+        also.join().expect("the other got all");
+        reads_all_that_was_not_dropped(&broker, hung, SENT as u64, version.name);
+    }
+}
+
+#[test]
+fn what_a_hung_client_loses_of_messages_for_it_alone_is_counted() {
+    for version in versions() {
+        let broker = start(&version, "1s");
+        let mut hung = Client::connect(&broker, "hung", Login::default());
+        hung.subscribe("down/last");
+        let mut writer = broker.downlink();
+        let all_injected = |writer: &Writer| {
+            until("all was injected", || {
+                (writer.released() == writer.end()).then_some(())
+            });
+        };
+        flood(&mut writer, "hung", 0..3_000);
+        all_injected(&writer);
+        // It takes a few, which is next to nothing: there is room for some of the next ones.
+        for n in 0..5 {
+            assert_eq!(hung.message().0, format!("down/n {n}"), "{version:?}");
+        }
+        until("its acknowledgements have come", || {
+            let received = broker.log().matches("Received PUBACK from hung").count();
+            (received == 5).then_some(())
+        });
+        flood(&mut writer, "hung", 3_000..3_500);
+        all_injected(&writer);
+        reads_all_that_was_not_dropped(&broker, hung, 3_500 - 5, version.name);
+    }
+}
+
+#[test]
 fn what_a_session_without_its_client_loses_is_counted() {
     for version in versions() {
         let broker = start(&version, "10s");

@@ -76,6 +76,12 @@ fn plugin() -> PathBuf {
         .clone()
 }
 
+/// A port that is free now; the tests of one run don't share it.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("bound").port()
+}
+
 /// How a broker is to be set up.
 pub(crate) struct Setup {
     pub(crate) version: Version,
@@ -101,11 +107,7 @@ impl Setup {
 
     /// The same without any option but the spool.
     pub(crate) fn bare(version: &Version) -> Setup {
-        // A port that is free now; the tests of one run don't share it.
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|s| s.local_addr())
-            .expect("a port")
-            .port();
+        let port = free_port();
         let dir = tempfile::tempdir().expect("a directory");
         let options = format!(
             "plugin_opt_spool_dir {}\n",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use harness::ledger::{self, Load};
 use harness::probe::unique;
@@ -141,6 +141,96 @@ fn a_mosquitto_that_hangs_is_told() {
     wait_until_well(&broker);
     let settled = sums::settle(&broker);
     assert_eq!(settled["plugin"]["downlink_injected"], 30);
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    u64::try_from(since.expect("a clock").as_millis()).expect("this millennium")
+}
+
+/// Promised are 3 s. The rest is for a machine that runs other tests too.
+const DEGRADED_WITHIN: Duration = Duration::from_secs(10);
+
+/// Stops something under load, and waits until the status says so, in time, with one of these reasons, and since when.
+#[track_caller]
+fn is_told_in_time(broker: &Broker, expected: &[&str], stop: impl FnOnce()) {
+    wait_until_well(broker);
+    let (before, before_ms) = (Instant::now(), unix_ms());
+    stop();
+    let report = eventually("degraded", || {
+        let report = report(broker);
+        (report["health"]["state"] == "degraded").then_some(report)
+    });
+    let took = before.elapsed();
+    println!("degraded for {:?} after {took:?}", reasons(&report));
+    assert!(took < DEGRADED_WITHIN, "{took:?}: {:#}", report["health"]);
+    // Not before anything was wrong, but for the beat that it is told from.
+    let times = before_ms - 2_000..=unix_ms();
+    let mut since_ms = vec![report["health"]["since_ms"].as_u64().expect("a time")];
+    for reason in report["health"]["reasons"].as_array().expect("reasons") {
+        let what = reason["what"].as_str().expect("a name");
+        assert!(expected.contains(&what), "{reason:#}");
+        assert_ne!(
+            reason["detail"].as_str().unwrap_or_default(),
+            "",
+            "{reason:#}"
+        );
+        since_ms.push(reason["since_ms"].as_u64().expect("a time"));
+    }
+    assert!(since_ms.len() > 1, "degraded without a reason: {report:#}");
+    let in_time = since_ms.iter().all(|since| times.contains(since));
+    assert!(in_time, "{times:?}: {:#}", report["health"]);
+}
+
+/// Three devices that publish some hundred messages a second.
+fn load(broker: &Broker) -> Load {
+    let pause = Duration::from_millis(5);
+    let load = Load::start(broker.port, Version::V311, "load", 3, pause);
+    load.wait_for_more(100);
+    load
+}
+
+#[test]
+fn a_rocketmq_that_hangs_under_load_is_told_within_seconds() {
+    let own = own();
+    let rocketmq = turn(&own);
+    let namesrv = rocketmq.namesrv();
+    let topic = Topic::create(&namesrv, &unique("HEALTH_LOAD"), 4);
+    let broker = BrokerSpec::new(Mosquitto::V2_0_11)
+        .option("namesrv", &namesrv)
+        .uplink(format!("load/+ {} key=%c", topic.name()))
+        .start();
+    let load = load(&broker);
+    let expected = ["rocketmq_away", "uplink_stalled"];
+    is_told_in_time(&broker, &expected, || {
+        rocketmq.signal(Part::Broker, libc::SIGSTOP)
+    });
+    rocketmq.signal(Part::Broker, libc::SIGCONT);
+    wait_until_well(&broker);
+    let acknowledged = load.stop();
+    let counted = ledger::settle(&acknowledged, &mut topic.reader());
+    assert_eq!((counted.lost, counted.reordered), (Vec::new(), 0));
+    sums::settle(&broker);
+}
+
+#[test]
+fn a_sidecar_that_hangs_under_load_is_told_within_seconds() {
+    let topic = Topic::shared("HEALTH_SIDECAR_LOAD", 4);
+    let broker = BrokerSpec::new(Mosquitto::V2_0_11)
+        .uplink(format!("load/+ {} key=%c", topic.name()))
+        .start();
+    let load = load(&broker);
+    let sidecar = broker.sidecar_pid();
+    let expected = ["sidecar_hangs", "uplink_stalled"];
+    is_told_in_time(&broker, &expected, || {
+        assert!(proc::signal(sidecar, libc::SIGSTOP));
+    });
+    proc::signal(sidecar, libc::SIGCONT);
+    wait_until_well(&broker);
+    let acknowledged = load.stop();
+    let counted = ledger::settle(&acknowledged, &mut topic.reader());
+    assert_eq!((counted.lost, counted.reordered), (Vec::new(), 0));
+    sums::settle(&broker);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod access;
 mod bad_input;
+mod catching_up;
 mod cli;
 mod dead_letters;
 mod downlink;
