@@ -41,7 +41,6 @@ pub(crate) struct Parts {
 pub(crate) struct Bridge {
     parts: Parts,
     wills: WillTracker,
-    wanted: Rc<Wanted>,
     gate: LoginGate,
     ticked: bool,
 }
@@ -62,12 +61,10 @@ const TICK_WITHOUT_BELL_MS: i64 = 50;
 
 impl Bridge {
     pub(crate) fn new(parts: Parts) -> Bridge {
-        let wanted = parts.uplink.wanted();
         let gate = LoginGate::new(&parts.config);
         Bridge {
             parts,
             wills: WillTracker::new(),
-            wanted,
             gate,
             ticked: false,
         }
@@ -87,7 +84,7 @@ impl Bridge {
 
     /// Shared with the entry point, which needs it even after a panic.
     pub(crate) fn wanted(&self) -> Rc<Wanted> {
-        Rc::clone(&self.wanted)
+        self.parts.uplink.wanted()
     }
 
     /// Whether logins are refused when the spool is nearly full.
@@ -123,14 +120,14 @@ impl Bridge {
         verdict: Verdict<'_>,
     ) {
         let uplink = &mut self.parts.uplink;
+        // A command to the broker itself is never followed by MESSAGE, so it would look like a will.
+        let wanted = !publish.topic.starts_with("$CONTROL/") && uplink.wants(publish.topic);
         let emit = &mut |will: &_| uplink.will(will);
         if ending {
             self.wills
                 .on_gone(publish.client.key, publish.client.id, verdict, emit);
         }
-        // A command to the broker itself is never followed by MESSAGE, so it would look like a will.
-        let is_command = publish.topic.starts_with("$CONTROL/");
-        if !is_command && self.wanted.wants(publish.topic) {
+        if wanted {
             self.wills.on_write_check(publish, allowed, verdict, emit);
         } else {
             self.wills.settle(verdict, emit);
@@ -289,8 +286,7 @@ impl Bridge {
             &fresh.effective_options(),
             Durability::Written,
         )?;
-        parts.uplink.set_wanted(Rc::clone(&wanted));
-        self.wanted = wanted;
+        parts.uplink.set_wanted(wanted);
         parts.config = fresh;
         Ok(())
     }

@@ -12,6 +12,7 @@ use protocol::config::SpoolFull;
 use protocol::counters as count;
 use protocol::message::{Message, Properties, PropertyBuffer, QoS, Returned, RuleIds};
 use protocol::rules::{RuleTable, TableError, UplinkRule};
+use protocol::topic::TOPIC_BYTES_MAX;
 use protocol::trie::TopicTrie;
 
 use crate::events::Publish;
@@ -76,7 +77,10 @@ pub(crate) struct Uplink {
     wanted: Rc<Wanted>,
     policy: SpoolFull,
     counters: Rc<Counters>,
+    /// The rules that want the topic `matched`.
     ids: Vec<u32>,
+    /// Looked up last: its access check asks for the same topic as the message that follows.
+    matched: String,
     properties: PropertyBuffer,
     complaints: Complaints,
     /// The disk had no room for the log a moment ago.
@@ -99,6 +103,7 @@ impl Uplink {
             policy,
             counters,
             ids: Vec::with_capacity(64),
+            matched: String::with_capacity(TOPIC_BYTES_MAX),
             properties: PropertyBuffer::with_capacity(4096),
             complaints: Complaints::default(),
             no_room: None,
@@ -123,6 +128,13 @@ impl Uplink {
     /// Other rules from now on.
     pub(crate) fn set_wanted(&mut self, wanted: Rc<Wanted>) {
         self.wanted = wanted;
+        self.ids.clear();
+        self.matched.clear();
+    }
+
+    /// Whether any rule wants `topic`.
+    pub(crate) fn wants(&mut self, topic: &str) -> bool {
+        self.collect(topic)
     }
 
     /// A publish, with its properties already read where that was done for its access check.
@@ -189,6 +201,11 @@ impl Uplink {
 
     /// Fills `ids` with the rules that want `topic`, each once and in order.
     fn collect(&mut self, topic: &str) -> bool {
+        if self.matched == topic {
+            return !self.ids.is_empty();
+        }
+        self.matched.clear();
+        self.matched.push_str(topic);
         self.ids.clear();
         let ids = &mut self.ids;
         self.wanted.trie.matches(topic, |id| ids.push(*id));

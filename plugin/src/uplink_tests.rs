@@ -134,6 +134,25 @@ fn what_no_rule_wants_is_let_through() {
 }
 
 #[test]
+fn other_rules_count_for_the_topic_that_was_looked_up_before_them() {
+    let mut setup = setup(&["s/# A"], SpoolFull::Refuse, &small());
+    assert!(setup.uplink.wants("s/a") && !setup.uplink.wants("t/a"));
+    let rules = [UplinkRule::parse("t/# A").expect("a rule")];
+    let mut table = RuleTable::open(setup.dir.path().join("rules.table")).expect("a rule table");
+    let wanted = Wanted::new(&rules, &mut table).expect("rules");
+    setup.uplink.set_wanted(Rc::new(wanted));
+    assert!(setup.uplink.wants("t/a") && !setup.uplink.wants("s/a"));
+    assert_eq!(
+        setup.uplink.publish(&publish("s/a", b"x", 1), None),
+        Outcome::NotWanted
+    );
+    assert_eq!(
+        setup.uplink.publish(&publish("t/a", b"x", 1), None),
+        Outcome::Kept
+    );
+}
+
+#[test]
 fn a_full_spool_refuses_qos_1_and_drops_qos_0() {
     let mut setup = setup(&["s/# A"], SpoolFull::Refuse, &small());
     assert_eq!(fill(&mut setup), Outcome::Refused);

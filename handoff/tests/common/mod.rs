@@ -14,6 +14,7 @@ pub(crate) fn small() -> LogOptions {
         segment_bytes: 4096,
         bytes_max: 4 * 4096,
         sync: SyncPolicy::None,
+        ..LogOptions::default()
     }
 }
 
