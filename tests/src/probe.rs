@@ -16,6 +16,7 @@ use crate::environment::{required_path, shared_namesrv};
 use crate::wait::{DEADLINE, eventually};
 
 const ANSWER_LIMIT: Duration = Duration::from_secs(90);
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
 /// A message as it lies in RocketMQ.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,6 +124,7 @@ impl Topic {
                 start.elapsed() < DEADLINE * 2,
                 "the Java probe, create-topic {name}: {problem}"
             );
+            std::thread::sleep(RETRY_PAUSE);
         }
         Topic::named(namesrv, name)
     }
