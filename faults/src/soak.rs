@@ -9,7 +9,7 @@ use harness::rocketmq::Part;
 use harness::{Mosquitto, eventually, proc};
 
 use crate::engine::{self, Grounds};
-use crate::fault::{Fault, Plan};
+use crate::fault::{Fault, Plan, Repeats};
 use crate::faults;
 use crate::memory;
 use crate::row::Row;
@@ -30,6 +30,11 @@ static SOAK: Fault = Fault {
     quick: false,
     plan: || {
         Plan {
+            // Whichever of its acts repeats most in each direction.
+            repeats_max: Repeats {
+                up: Repeats::unanswered(9).up,
+                ..Repeats::MOSQUITTO_DIED
+            },
             patience: Duration::from_secs(120),
             recovery_limit_s: 120.0,
             goal_s: None,

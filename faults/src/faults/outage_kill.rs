@@ -8,7 +8,7 @@ use std::time::Duration;
 use harness::rocketmq::Part;
 use harness::{eventually, proc};
 
-use crate::fault::{Fault, Plan};
+use crate::fault::{Fault, Plan, Repeats};
 use crate::run::Run;
 
 /// How many messages are acknowledged into the outage before the sidecar is killed, and after it.
@@ -19,7 +19,13 @@ pub(crate) static SIDECAR: Fault = Fault {
     about: "kill -9 of the sidecar while RocketMQ's broker is stopped",
     seconds: 50,
     quick: true,
-    plan: Plan::own_rocketmq,
+    plan: || Plan {
+        repeats_max: Repeats {
+            down: Repeats::SIDECAR_DIED.down,
+            ..Repeats::unanswered(20)
+        },
+        ..Plan::own_rocketmq()
+    },
     inject: kill_in_outage,
 };
 

@@ -3,7 +3,7 @@
 use harness::eventually;
 use harness::rig::RocketMqPair;
 
-use crate::fault::{Backbone, Fault, Plan, RocketMq};
+use crate::fault::{Backbone, Fault, Plan, Repeats, RocketMq};
 use crate::run::Run;
 
 impl Backbone for RocketMqPair {
@@ -23,8 +23,13 @@ pub(super) static MASTER: Fault = Fault {
     quick: false,
     plan: || Plan {
         rocketmq: RocketMq::Made(Box::new(|| Box::new(RocketMqPair::start()))),
-        // A new master knows what was consumed as the old one told it, seconds ago.
-        repeats_max: 2_000,
+        repeats_max: Repeats {
+            // While the slave is away, the master may say that it alone has them, and they are sent again each second for
+            // `replica_timeout`, 10 s.
+            up: Repeats::unanswered(30).up,
+            // A new master knows what was consumed as the old one told it, seconds ago.
+            down: 1_000,
+        },
         ..Plan::own_rocketmq()
     },
     inject: |run| {
