@@ -79,6 +79,11 @@ pub fn run(fault: &'static Fault, mosquitto: Mosquitto, grounds: &Grounds) -> Ve
             })
             .collect()
     });
+    for row in rows.iter().filter(|row| !row.passed) {
+        for note in &row.notes {
+            log(fault.name, &format!("{}: {note}", row.direction.name()));
+        }
+    }
     let outcome = if rows.iter().all(|row| row.passed) {
         "passed"
     } else {
