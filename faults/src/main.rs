@@ -2,8 +2,8 @@
 //!
 //! For each [`fault::Fault`] there is one run ([`engine`]): a real Mosquitto with the plugin, its sidecar, and a real RocketMQ,
 //! under [`load`] in both directions. While the load goes on, the fault happens ([`run::Run`] is what it works with). Then
-//! everything gets time to arrive, and is [counted](count) by the numbers in the payloads: up by RocketMQ's own Java client, down
-//! by MQTT clients that aren't ours. Each direction is a [`row::Row`].
+//! everything gets time to arrive, is [counted](count) by the numbers in the payloads (up by RocketMQ's own Java client, down
+//! by MQTT clients that aren't ours), and is [judged](verdict). Each direction is a [`row::Row`].
 //!
 //! To add a fault: a file under `faults/`, a [`fault::Fault`] in it, and a line in [`faults::ALL`]. Its `plan` says which RocketMQ
 //! and which options; its `inject` is called once load has flowed, and does it: `run.begins()`, the fault, the repair,
