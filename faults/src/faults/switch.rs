@@ -24,11 +24,10 @@ pub(super) static MASTER: Fault = Fault {
     plan: || Plan {
         rocketmq: RocketMq::Made(Box::new(|| Box::new(RocketMqPair::start()))),
         repeats_max: Repeats {
-            // While the slave is away, the master may say that it alone has them, and they are sent again each second for
-            // `replica_timeout`, 10 s.
-            up: Repeats::unanswered(30).up,
-            // A new master knows what was consumed as the old one told it, seconds ago.
-            down: 1_000,
+            // A master without its slave may be slow to answer until the controller has noticed, and then for `replica_timeout`.
+            up: Repeats::unanswered(9).up,
+            // A new master may have to be asked again for what the old one had just given: a second's worth.
+            down: 100,
         },
         ..Plan::own_rocketmq()
     },
