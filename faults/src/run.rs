@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use harness::rocketmq::OwnRocketMq;
 use harness::wait::within;
-use harness::{Broker, Mosquitto, Produced, Stored, Topic, eventually};
+use harness::{Broker, Mosquitto, Produced, Stored, Topic, eventually, proc};
 
 use crate::count::Episode;
 use crate::fault::Backbone;
@@ -151,6 +151,15 @@ impl Run {
     /// `HOST:PORT` of the name server.
     pub fn namesrv(&self) -> String {
         self.backbone.namesrv()
+    }
+
+    /// Waits until another sidecar than this one runs.
+    #[track_caller]
+    pub fn wait_for_another_sidecar(&self, old: u32) {
+        eventually("another sidecar runs", || {
+            let pids = proc::sidecars(&self.broker.spool_dir());
+            (pids.len() == 1 && pids[0] != old).then_some(())
+        });
     }
 
     /// Something that the plan holds.

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use harness::rocketmq::Part;
-use harness::{Mosquitto, eventually, proc};
+use harness::{Mosquitto, proc};
 
 use crate::engine::{self, Grounds};
 use crate::fault::{Fault, Plan, Repeats};
@@ -99,10 +99,7 @@ fn act_until(run: &mut Run, until: Instant, from: usize) {
 
 fn kill_sidecar(run: &mut Run) {
     let old = run.broker.kill_sidecar();
-    eventually("another sidecar runs", || {
-        let others = proc::sidecars(&run.broker.spool_dir());
-        (!others.is_empty() && !others.contains(&old)).then_some(())
-    });
+    run.wait_for_another_sidecar(old);
 }
 
 fn kill_mosquitto(run: &mut Run) {

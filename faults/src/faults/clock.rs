@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use harness::Mosquitto;
 use harness::rig::Clock;
-use harness::{Mosquitto, eventually, proc};
 
 use crate::fault::{Fault, Plan, Repeats};
 use crate::run::Run;
@@ -61,10 +61,7 @@ fn set_back(run: &mut Run) {
     run.begins();
     let old = run.broker.kill_sidecar();
     run.ends();
-    eventually("another sidecar runs", || {
-        let pids = proc::sidecars(&run.broker.spool_dir());
-        (pids.len() == 1 && pids[0] != old).then_some(())
-    });
+    run.wait_for_another_sidecar(old);
     run.flow();
     run.begins();
     run.held::<Held>().clock.set(0);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use harness::rocketmq::Part;
-use harness::{BrokerSpec, eventually, proc};
+use harness::{BrokerSpec, proc};
 
 use crate::fault::{Fault, Plan, Repeats};
 use crate::run::Run;
@@ -35,10 +35,7 @@ fn kill_sidecar(run: &mut Run) {
     run.begins();
     let old = run.broker.kill_sidecar();
     run.ends();
-    eventually("another sidecar runs", || {
-        let pids = proc::sidecars(&run.broker.spool_dir());
-        (pids.len() == 1 && pids[0] != old).then_some(())
-    });
+    run.wait_for_another_sidecar(old);
 }
 
 /// Mosquitto keeps its sessions and queues in memory, and writes them down when told to: without this, what it has taken from

@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use harness::rocketmq::Part;
-use harness::{eventually, proc};
 
 use crate::fault::{Fault, Plan, Repeats};
 use crate::run::Run;
@@ -34,10 +33,7 @@ fn kill_in_outage(run: &mut Run) {
     run.own_rocketmq().signal(Part::Broker, libc::SIGSTOP);
     run.flow_up(IN_HAND);
     let old = run.broker.kill_sidecar();
-    eventually("another sidecar runs", || {
-        let others = proc::sidecars(&run.broker.spool_dir());
-        (!others.is_empty() && !others.contains(&old)).then_some(())
-    });
+    run.wait_for_another_sidecar(old);
     run.flow_up(IN_HAND);
     // Long enough for requests to have run out of time.
     std::thread::sleep(Duration::from_secs(5));
