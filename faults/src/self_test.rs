@@ -18,6 +18,8 @@ static TAMPERED: Fault = Fault {
     quick: false,
     plan: || Plan {
         directions: &[Direction::Uplink],
+        // They don't, with a sidecar that gives back what it has not sent.
+        sums: false,
         ..Plan::shared()
     },
     inject: tamper,
