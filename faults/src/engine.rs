@@ -4,36 +4,35 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use harness::probe::{self, Reader, unique};
+use harness::probe::{self, unique};
 use harness::rocketmq::OwnRocketMq;
 use harness::wait::{DEADLINE, comes_true};
-use harness::{Broker, BrokerSpec, Mosquitto, Stored as InRocketMq, Topic, proc, sums};
+use harness::{Broker, BrokerSpec, Mosquitto, Topic, proc, sums};
 
-use crate::count::{self, Acked, Count};
 use crate::fault::{Address, Backbone, Fault, Plan, RocketMq};
-use crate::load::{Arrival, DownlinkLoad, Published, Stored, UplinkLoad};
+use crate::load::{DownlinkLoad, UplinkLoad};
 use crate::row::{Direction, Row};
 use crate::run::{Run, log};
+use crate::verdict::Verdict;
 
 const QUEUES: u32 = 4;
-const POLL_PAUSE: Duration = Duration::from_millis(250);
-/// After everything has arrived: what comes again comes soon.
-const QUIET: Duration = Duration::from_secs(2);
 
 /// What the faults of one ledger share.
 pub struct Grounds {
     shared: Mutex<Option<OwnRocketMq>>,
     logs: Option<PathBuf>,
+    strict: bool,
 }
 
 impl Grounds {
-    /// Nothing runs yet. In `logs` are kept the logs of what fails.
-    pub fn new(logs: Option<PathBuf>) -> Grounds {
+    /// Nothing runs yet. In `logs` are kept the logs of what fails. Where it is `strict`, so is [`Plan::goal_s`].
+    pub fn new(logs: Option<PathBuf>, strict: bool) -> Grounds {
         Grounds {
             shared: Mutex::default(),
             logs,
+            strict,
         }
     }
 
@@ -61,11 +60,13 @@ impl Grounds {
 
 /// Runs a fault, on its plan's Mosquitto or this one. A row for each direction; what went wrong is in the rows.
 pub fn run(fault: &'static Fault, mosquitto: Mosquitto, grounds: &Grounds) -> Vec<Row> {
-    let plan = (fault.plan)();
-    let directions = plan.directions;
+    let mut directions: &[Direction] = &Direction::ALL;
     let started = Instant::now();
     log(fault.name, "begins");
     let rows = catch_unwind(AssertUnwindSafe(|| {
+        // It may mount a disk, which not everybody can.
+        let plan = (fault.plan)();
+        directions = plan.directions;
         run_plan(fault, plan, mosquitto, grounds)
     }));
     let rows = rows.unwrap_or_else(|panic| {
@@ -78,6 +79,11 @@ pub fn run(fault: &'static Fault, mosquitto: Mosquitto, grounds: &Grounds) -> Ve
             })
             .collect()
     });
+    for row in rows.iter().filter(|row| !row.passed) {
+        for note in &row.notes {
+            log(fault.name, &format!("{}: {note}", row.direction.name()));
+        }
+    }
     let outcome = if rows.iter().all(|row| row.passed) {
         "passed"
     } else {
@@ -131,7 +137,7 @@ fn run_plan(
         .downlink(format!("{} down/%k qos=2", topics[1].name()));
     let broker = (plan.broker)(spec).start();
     broker.wait_until_connected();
-    let mut run = Run::new(fault.name, broker, backbone, topics, plan.holds);
+    let mut run = Run::new(fault.name, (version, broker), backbone, topics, plan.holds);
     if plan.directions.contains(&Direction::Downlink) {
         let mut downlink = DownlinkLoad::listen(run.address(), &run.down_topic, plan.rate);
         downlink.produce();
@@ -147,22 +153,19 @@ fn run_plan(
     let published = run.uplink.take().map(UplinkLoad::stop);
     let stored = run.downlink.as_mut().map(DownlinkLoad::stop_producing);
     let verdict = Verdict {
-        repeats_max: plan.repeats_max * run.episodes.len().max(1),
+        run: &run,
+        repeats_max: plan.repeats_max,
         goal_s: plan.goal_s,
         recovery_limit_s: plan.recovery_limit_s,
+        patience: plan.patience,
+        strict: grounds.strict,
     };
     let mut rows = Vec::new();
     if let Some(published) = &published {
-        rows.push(uplink_row(&run, published, plan.patience, &verdict));
+        rows.push(verdict.uplink(published));
     }
     if let (Some(stored), Some(downlink)) = (&stored, &run.downlink) {
-        rows.push(downlink_row(
-            &run,
-            stored,
-            downlink,
-            plan.patience,
-            &verdict,
-        ));
+        rows.push(verdict.downlink(stored, downlink));
     }
     check_afterwards(&mut run.broker, plan.sums, &mut rows);
     if let Some(row) = rows.first_mut() {
@@ -233,200 +236,26 @@ fn tell_the_log(name: &str, broker: &Broker, grounds: &Grounds) {
     }
 }
 
-struct Verdict {
-    repeats_max: usize,
-    goal_s: Option<f64>,
-    recovery_limit_s: f64,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Polls until nothing is missing, or nothing new has come for `patience`; then until it is quiet.
-fn settle(patience: Duration, mut poll: impl FnMut() -> (usize, bool)) {
-    let mut last = (0, Instant::now());
-    loop {
-        let (arrived, complete) = poll();
-        if arrived != last.0 {
-            last = (arrived, Instant::now());
+    static NO_DISK: Fault = Fault {
+        name: "no-disk",
+        about: "",
+        seconds: 1,
+        quick: false,
+        plan: || panic!("mount: only root can do that"),
+        inject: |_| {},
+    };
+
+    #[test]
+    fn a_fault_that_cannot_be_set_up_fails_its_rows_and_no_others() {
+        let rows = run(&NO_DISK, Mosquitto::V2_0_11, &Grounds::new(None, false));
+        assert_eq!(rows.len(), 2);
+        for row in rows {
+            assert!(!row.passed);
+            assert_eq!(row.notes, ["mount: only root can do that"]);
         }
-        if last.1.elapsed() > if complete { QUIET } else { patience } {
-            return;
-        }
-        std::thread::sleep(POLL_PAUSE);
     }
-}
-
-/// Whether what was acknowledged then is held against the product.
-fn counts(run: &Run, at: i64) -> bool {
-    !run.uncounted
-        .iter()
-        .any(|(from, to)| (*from..=*to).contains(&at))
-}
-
-fn as_arrivals(stored: &[InRocketMq]) -> Vec<Arrival> {
-    stored
-        .iter()
-        .filter_map(|message| {
-            Some(Arrival {
-                number: harness::ledger::number(&message.body)?,
-                identity: message.property("mqtt_id").unwrap_or_default().to_owned(),
-                again: false,
-                at_ms: message.stored_at_ms,
-            })
-        })
-        .collect()
-}
-
-fn uplink_row(run: &Run, published: &Published, patience: Duration, verdict: &Verdict) -> Row {
-    let acked: Acked = published
-        .acked
-        .iter()
-        .filter(|(_, at)| counts(run, **at))
-        .map(|(number, _)| (*number, None))
-        .collect();
-    let mut reader: Reader = run.up_topic.reader();
-    let all = |reader: &Reader| {
-        let mut arrivals = as_arrivals(&run.read_before);
-        arrivals.extend(as_arrivals(&reader.messages));
-        arrivals
-    };
-    settle(patience, || {
-        reader.poll();
-        let counted = count::count(&acked, &all(&reader));
-        (reader.messages.len(), counted.lost.is_empty())
-    });
-    let arrivals = all(&reader);
-    let counted = count::count(&acked, &arrivals);
-    let mut row = row(run, Direction::Uplink, &counted, verdict);
-    row.sent = published.sent;
-    row.acked = acked.len();
-    row.recovery_s = recovery(run, |episode| {
-        count::recovery_s(episode, &published.acked, &arrivals)
-    });
-    let unexplained: Vec<_> = count::identities(&arrivals)
-        .into_iter()
-        .map(|(number, identities)| {
-            let sendings = published.transmissions.get(&number).copied().unwrap_or(1);
-            (number, sendings, identities)
-        })
-        .filter(|(_, sendings, identities)| identities.len() > *sendings as usize)
-        .collect();
-    if !unexplained.is_empty() {
-        let what = "arrived under more identities than the device sent them times; number, times, identities:";
-        let some = &unexplained[..unexplained.len().min(4)];
-        fail(&mut row, format!("{} {what} {some:?}", unexplained.len()));
-    }
-    // One that was sent twice may have been taken the first time, and refused when it was sent again.
-    let refused: Vec<_> = arrivals
-        .iter()
-        .filter(|arrival| !published.transmissions.contains_key(&arrival.number))
-        .filter_map(|arrival| Some((arrival.number, published.refused.get(&arrival.number)?)))
-        .collect();
-    if let Some(some) = refused.chunks(4).next() {
-        let what = "arrived that the device was told are refused; number, reason:";
-        fail(&mut row, format!("{} {what} {some:?}", refused.len()));
-    }
-    let again: u32 = published
-        .transmissions
-        .values()
-        .map(|times| times - 1)
-        .sum();
-    log(
-        run.name,
-        &format!(
-            "uplink: {counted}; {} refused; the devices sent {again} again",
-            published.refused.len()
-        ),
-    );
-    judge_recovery(run, &mut row, verdict);
-    row
-}
-
-fn downlink_row(
-    run: &Run,
-    stored: &Stored,
-    downlink: &DownlinkLoad,
-    patience: Duration,
-    verdict: &Verdict,
-) -> Row {
-    let acked: Acked = stored
-        .acked
-        .iter()
-        .filter(|(_, (_, at))| counts(run, *at))
-        .map(|(number, (attempt, _))| (*number, Some(attempt.clone())))
-        .collect();
-    settle(patience, || {
-        let arrivals = downlink.arrivals();
-        let counted = count::count(&acked, &arrivals);
-        (arrivals.len(), counted.lost.is_empty())
-    });
-    let arrivals = downlink.arrivals();
-    let counted = count::count(&acked, &arrivals);
-    let mut row = row(run, Direction::Downlink, &counted, verdict);
-    row.sent = stored.sent;
-    row.acked = acked.len();
-    let acked_at = stored
-        .acked
-        .iter()
-        .map(|(number, (_, at))| (*number, *at))
-        .collect();
-    row.recovery_s = recovery(run, |episode| {
-        count::recovery_s(episode, &acked_at, &arrivals)
-    });
-    log(run.name, &format!("downlink: {counted}"));
-    judge_recovery(run, &mut row, verdict);
-    row
-}
-
-/// The longest of all episodes; infinite where it did not go on.
-fn recovery(run: &Run, of: impl Fn(count::Episode) -> Option<f64>) -> Option<f64> {
-    run.episodes
-        .iter()
-        .map(|episode| of(*episode).unwrap_or(f64::INFINITY))
-        .reduce(f64::max)
-}
-
-fn row(run: &Run, direction: Direction, counted: &Count, verdict: &Verdict) -> Row {
-    let mut row = Row {
-        arrived: counted.arrived,
-        lost: counted.lost.len(),
-        duplicated: counted.duplicated,
-        reordered: counted.reordered,
-        passed: true,
-        ..Row::empty(run.name, direction)
-    };
-    if row.lost > 0 {
-        let some = &counted.lost[..counted.lost.len().min(8)];
-        fail(&mut row, format!("lost are {some:?} …"));
-    }
-    if row.reordered > 0 {
-        fail(&mut row, "not in order");
-    }
-    if row.duplicated > verdict.repeats_max {
-        let max = verdict.repeats_max;
-        fail(&mut row, format!("more than {max} repetitions"));
-    }
-    row
-}
-
-fn judge_recovery(run: &Run, row: &mut Row, verdict: &Verdict) {
-    let Some(seconds) = row.recovery_s else {
-        return;
-    };
-    if seconds > verdict.recovery_limit_s {
-        fail(row, format!("went on after {seconds} s"));
-    } else if let Some(goal) = verdict.goal_s.filter(|goal| seconds > *goal) {
-        row.notes
-            .push(format!("goal missed: to go on within {goal} s"));
-    }
-    if row.recovery_s.is_some_and(f64::is_infinite) {
-        // JSON has no infinity.
-        row.recovery_s = None;
-    }
-    for note in &row.notes {
-        log(run.name, &format!("{}: {note}", row.direction.name()));
-    }
-}
-
-fn fail(row: &mut Row, why: impl Into<String>) {
-    row.passed = false;
-    row.notes.push(why.into());
 }

@@ -38,12 +38,12 @@ pub struct Plan {
     pub broker: Box<dyn FnOnce(BrokerSpec) -> BrokerSpec>,
     /// How much load.
     pub rate: Rate,
-    /// How many repetitions of ours are allowed for each episode in each direction. Without a crash or a retry: none.
-    pub repeats_max: usize,
-    /// How soon it should go on, in seconds. Shown where it is missed; what fails a row is [`Plan::recovery_limit_s`], because
-    /// a machine that runs several faults at once may be slow.
+    /// How many repetitions of ours are allowed for each episode. Without a crash or a retry: none.
+    pub repeats_max: Repeats,
+    /// How soon it should go on, in seconds. What misses it fails only where no other fault runs at the same time: a machine that
+    /// runs several may be slow.
     pub goal_s: Option<f64>,
-    /// How late it may go on, in seconds.
+    /// How late it may go on, in seconds, however busy the machine is.
     pub recovery_limit_s: f64,
     /// How long nothing new may arrive before what is missing counts as lost.
     pub patience: Duration,
@@ -62,7 +62,7 @@ impl Plan {
             mosquitto: None,
             broker: Box::new(|spec| spec),
             rate: Rate::default(),
-            repeats_max: 0,
+            repeats_max: Repeats::NONE,
             goal_s: None,
             recovery_limit_s: 30.0,
             patience: Duration::from_secs(60),
@@ -71,12 +71,11 @@ impl Plan {
         }
     }
 
-    /// Both directions, and a RocketMQ that may be hurt. A request that failed is repeated, so some may be stored twice: of each
-    /// queue what is on its way at once, as often as its request runs out of time while a broker is there and does not answer.
+    /// Both directions, and a RocketMQ that may be hurt, by which what was on its way comes twice.
     pub fn own_rocketmq() -> Plan {
         Plan {
             rocketmq: RocketMq::own(),
-            repeats_max: 2_000,
+            repeats_max: Repeats::UNHEARD,
             goal_s: Some(5.0),
             ..Plan::shared()
         }
@@ -86,6 +85,51 @@ impl Plan {
     pub fn broker(mut self, configure: impl FnOnce(BrokerSpec) -> BrokerSpec + 'static) -> Plan {
         self.broker = Box::new(configure);
         self
+    }
+}
+
+/// Repetitions of ours that one episode may bring, in each direction. docs/guarantees.md says where they come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Repeats {
+    /// Device to RocketMQ.
+    pub up: usize,
+    /// RocketMQ to device.
+    pub down: usize,
+}
+
+/// What is on its way at once: a batch (`batch_messages_max`, 64) for each of the topic's queues, of which the ledger has four.
+const ON_ITS_WAY: usize = 4 * 64;
+/// The sidecar gives a request up after so many seconds, and repeats it.
+const REQUEST_S: usize = 3;
+
+impl Repeats {
+    /// Nothing dies, and each request is answered.
+    pub const NONE: Repeats = Repeats { up: 0, down: 0 };
+    /// Nothing of ours dies. What was on its way was stored, and the answer was not heard, or too late.
+    pub const UNHEARD: Repeats = Repeats { up: 300, down: 0 };
+    /// What it had on its way, and what was given back in the last 20 ms; down, what it had written and not yet noted.
+    pub const SIDECAR_DIED: Repeats = Repeats { up: 300, down: 2 };
+    /// And its sidecar with it. What was injected within `downlink_release_delay`, which is 5 s here, comes again: 500 at the rate of the
+    /// load. When the next death follows before they were given back, they come once more, with those of the life between.
+    pub const MOSQUITTO_DIED: Repeats = Repeats {
+        up: 300,
+        down: 1_500,
+    };
+
+    /// RocketMQ is there, and does not answer for so many seconds: whatever it was asked in that time, it may store when it goes on.
+    pub const fn unanswered(seconds: usize) -> Repeats {
+        Repeats {
+            up: seconds / REQUEST_S * ON_ITS_WAY,
+            down: 0,
+        }
+    }
+
+    /// In this direction.
+    pub const fn of(self, direction: Direction) -> usize {
+        match direction {
+            Direction::Uplink => self.up,
+            Direction::Downlink => self.down,
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! For each [`fault::Fault`] there is one run ([`engine`]): a real Mosquitto with the plugin, its sidecar, and a real RocketMQ,
 //! under [`load`] in both directions. While the load goes on, the fault happens ([`run::Run`] is what it works with). Then
-//! everything gets time to arrive, and is [counted](count) by the numbers in the payloads: up by RocketMQ's own Java client, down
-//! by MQTT clients that aren't ours. Each direction is a [`row::Row`].
+//! everything gets time to arrive, is [counted](count) by the numbers in the payloads (up by RocketMQ's own Java client, down
+//! by MQTT clients that aren't ours), and is [judged](verdict). Each direction is a [`row::Row`].
 //!
 //! To add a fault: a file under `faults/`, a [`fault::Fault`] in it, and a line in [`faults::ALL`]. Its `plan` says which RocketMQ
 //! and which options; its `inject` is called once load has flowed, and does it: `run.begins()`, the fault, the repair,
@@ -27,6 +27,7 @@ mod count;
 mod engine;
 mod fault;
 mod faults;
+mod identity;
 mod load;
 mod memory;
 mod mqtt;
@@ -36,6 +37,7 @@ mod run;
 mod schedule;
 mod self_test;
 mod soak;
+mod verdict;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -62,7 +64,7 @@ struct Arguments {
     /// Only the short ledger.
     #[arg(long)]
     quick: bool,
-    /// How many faults run side by side.
+    /// How many faults run side by side. With 1, missed goals fail.
     #[arg(long, default_value_t = 3, value_name = "N")]
     jobs: usize,
     /// Tries the ledger itself on a sidecar that loses messages on purpose.
@@ -74,8 +76,8 @@ struct Arguments {
     /// Writes the rows as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Writes the rows as Markdown, between the markers of the file where there are some.
-    #[arg(long, value_name = "FILE")]
+    /// Writes the rows of the whole ledger as Markdown, between the markers of the file where there are some.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["only", "quick", "soak", "self_test"])]
     md: Option<PathBuf>,
     /// Copies Mosquitto's log of each fault that failed into this folder.
     #[arg(long, value_name = "DIR")]
@@ -98,7 +100,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if arguments.self_test {
-        return if self_test::run(&Grounds::new(arguments.logs)) {
+        return if self_test::run(&Grounds::new(arguments.logs, false)) {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE
@@ -135,12 +137,20 @@ fn ledger(arguments: &Arguments) -> Result<bool, String> {
         memory::write_into(dir).map_err(|problem| format!("{}: {problem}", dir.display()))?;
     }
     let started = Instant::now();
-    let grounds = Grounds::new(arguments.logs.clone());
+    let grounds = Grounds::new(arguments.logs.clone(), arguments.jobs == 1);
     let rows = match arguments.soak {
         Some(minutes) => soak::run(Duration::from_secs(minutes * 60), &grounds),
         None => schedule::run_all(&wanted(arguments)?, arguments.jobs.max(1), grounds),
     };
     println!("{}", row::table(&rows));
+    for row in rows.iter().filter(|row| !row.notes.is_empty()) {
+        println!(
+            "{}, {}: {}",
+            row.fault,
+            row.direction.name(),
+            row.notes.join("; ")
+        );
+    }
     if let Some(path) = &arguments.json {
         let text = row::json(&rows).map_err(|problem| problem.to_string())?;
         std::fs::write(path, text).map_err(|problem| format!("{}: {problem}", path.display()))?;
@@ -159,4 +169,28 @@ fn ledger(arguments: &Arguments) -> Result<bool, String> {
         started.elapsed().as_secs()
     );
     Ok(failed == 0 && !rows.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_holds_the_whole_ledger_or_none() {
+        let parsed = |more: &[&str]| {
+            let arguments = ["faults", "--md", "x.md"]
+                .into_iter()
+                .chain(more.iter().copied());
+            Arguments::try_parse_from(arguments)
+        };
+        assert!(parsed(&[]).is_ok() && parsed(&["--jobs", "1"]).is_ok());
+        for part in [
+            &["--quick"][..],
+            &["--only", "kill-both"],
+            &["--soak", "1"],
+            &["--self-test"],
+        ] {
+            assert!(parsed(part).is_err(), "{part:?}");
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use harness::rocketmq::OwnRocketMq;
 use harness::wait::within;
-use harness::{Broker, Produced, Stored, Topic, eventually};
+use harness::{Broker, Mosquitto, Produced, Stored, Topic, eventually, proc};
 
 use crate::count::Episode;
 use crate::fault::Backbone;
@@ -20,6 +20,8 @@ const REFUSED_LIMIT: Duration = Duration::from_secs(120);
 pub struct Run {
     /// The fault's name.
     pub name: &'static str,
+    /// Which Mosquitto it is.
+    pub mosquitto: Mosquitto,
     /// Mosquitto with the plugin and its sidecar.
     pub broker: Broker,
     /// The devices that publish, where the plan has that direction.
@@ -34,6 +36,8 @@ pub struct Run {
     pub random: Random,
     pub(crate) backbone: Box<dyn Backbone>,
     pub(crate) episodes: Vec<Episode>,
+    /// Of the episodes that the fault itself has measured, how long each took.
+    pub(crate) measured: Vec<Duration>,
     pub(crate) notes: Vec<String>,
     pub(crate) uncounted: Vec<(i64, i64)>,
     /// What was read of [`Run::up_topic`] before that was deleted.
@@ -46,13 +50,14 @@ pub struct Run {
 impl Run {
     pub(crate) fn new(
         name: &'static str,
-        broker: Broker,
+        (mosquitto, broker): (Mosquitto, Broker),
         backbone: Box<dyn Backbone>,
         [up_topic, down_topic]: [Topic; 2],
         held: Vec<Box<dyn Any>>,
     ) -> Run {
         Run {
             name,
+            mosquitto,
             broker,
             uplink: None,
             downlink: None,
@@ -60,6 +65,7 @@ impl Run {
             down_topic,
             backbone,
             episodes: Vec::new(),
+            measured: Vec::new(),
             notes: Vec::new(),
             uncounted: Vec::new(),
             random: Random::seeded(name),
@@ -105,6 +111,11 @@ impl Run {
         });
     }
 
+    /// An episode in which nothing arrives at the devices, so that the fault itself has to see when it went on.
+    pub fn went_on_after(&mut self, time: Duration) {
+        self.measured.push(time);
+    }
+
     /// [`Run::ends`] at the moment at which RocketMQ's own producer, which depends on nothing of ours, succeeds again.
     #[track_caller]
     pub fn ends_when_rocketmq_answers(&mut self) {
@@ -140,6 +151,15 @@ impl Run {
     /// `HOST:PORT` of the name server.
     pub fn namesrv(&self) -> String {
         self.backbone.namesrv()
+    }
+
+    /// Waits until another sidecar than this one runs.
+    #[track_caller]
+    pub fn wait_for_another_sidecar(&self, old: u32) {
+        eventually("another sidecar runs", || {
+            let pids = proc::sidecars(&self.broker.spool_dir());
+            (pids.len() == 1 && pids[0] != old).then_some(())
+        });
     }
 
     /// Something that the plan holds.

@@ -6,10 +6,10 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use harness::rocketmq::Part;
-use harness::{Mosquitto, eventually, proc};
+use harness::{Mosquitto, proc};
 
 use crate::engine::{self, Grounds};
-use crate::fault::{Fault, Plan};
+use crate::fault::{Fault, Plan, Repeats};
 use crate::faults;
 use crate::memory;
 use crate::row::Row;
@@ -30,6 +30,11 @@ static SOAK: Fault = Fault {
     quick: false,
     plan: || {
         Plan {
+            // Whichever of its acts repeats most in each direction.
+            repeats_max: Repeats {
+                up: Repeats::unanswered(9).up,
+                ..Repeats::MOSQUITTO_DIED
+            },
             patience: Duration::from_secs(120),
             recovery_limit_s: 120.0,
             goal_s: None,
@@ -94,10 +99,7 @@ fn act_until(run: &mut Run, until: Instant, from: usize) {
 
 fn kill_sidecar(run: &mut Run) {
     let old = run.broker.kill_sidecar();
-    eventually("another sidecar runs", || {
-        let others = proc::sidecars(&run.broker.spool_dir());
-        (!others.is_empty() && !others.contains(&old)).then_some(())
-    });
+    run.wait_for_another_sidecar(old);
 }
 
 fn kill_mosquitto(run: &mut Run) {

@@ -108,9 +108,11 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 trap 'exit 129' HUP
 
-# temp_dir PREFIX: sets TEMP_DIR to a new directory that is removed at the end.
+# temp_dir PREFIX: sets TEMP_DIR to a new directory that is removed at the end. What is started from then on has it in its
+# environment, by which leave_no_process (servers.sh) knows it.
 temp_dir() {
   TEMP_DIR=$(mktemp -d "${TMPDIR:-/tmp}/$1.XXXXXX")
+  export MRMQ_RUN="$TEMP_DIR"
   at_exit "rm -rf '$TEMP_DIR'"
 }
 
@@ -124,8 +126,23 @@ alive() {
 
 gone() { ! alive "$1"; }
 
-# stop PID [SECONDS]: SIGTERM, and SIGKILL when it's still there after SECONDS (30).
+# Is PID a process that this script started? The number of one that has ended may be anybody's by now.
+our_child() {
+  local stat
+  stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
+  stat=${stat##*) }
+  stat=${stat#* }
+  [[ ${stat%% *} == "$$" ]]
+}
+
+# stop PID [SECONDS]: ends a child of this script.
 stop() {
+  ! our_child "$1" || end_process "$@"
+  wait "$1" 2>/dev/null || true
+}
+
+# end_process PID [SECONDS]: SIGTERM, and SIGKILL when it's still there after SECONDS (30).
+end_process() {
   local pid=$1 seconds=${2:-30}
   kill -TERM "$pid" 2>/dev/null || true
   kill -CONT "$pid" 2>/dev/null || true
@@ -133,5 +150,4 @@ stop() {
     log "process $pid didn't end within $seconds s: killing it"
     kill -KILL "$pid" 2>/dev/null || true
   fi
-  wait "$pid" 2>/dev/null || true
 }

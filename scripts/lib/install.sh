@@ -20,6 +20,8 @@ as_root() {
 
 package_there() { [[ $(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null) == installed ]]; }
 
+POLICY=/usr/sbin/policy-rc.d
+
 # apt_install PACKAGE…: those that aren't there, without starting any service.
 apt_install() {
   local package missing=()
@@ -32,19 +34,19 @@ apt_install() {
 apt_install_locked() {
   have apt-get || die "no apt-get here; please install by hand: $*"
   log "installing $*"
-  local policy=/usr/sbin/policy-rc.d ours=no
-  if [[ ! -e $policy ]]; then
+  if [[ ! -e $POLICY ]]; then
+    # with_lock has made this a shell of its own, which has none of the script's traps.
+    trap 'as_root rm -f "$POLICY"' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    trap 'exit 129' HUP
     # A package's service must not start: a second broker on port 1883 was never asked for.
-    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
-    as_root chmod 755 "$policy"
-    ours=yes
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$POLICY" >/dev/null
+    as_root chmod 755 "$POLICY"
   fi
-  local status=0
   {
     package_lists && retry 3 apt_get install -y --no-install-recommends "$@"
-  } || status=$?
-  [[ $ours == no ]] || as_root rm -f "$policy"
-  ((status == 0)) || die "apt-get could not install: $*"
+  } || die "apt-get could not install: $*"
 }
 
 # Once is enough for the packages of one run.

@@ -16,7 +16,8 @@ start_rocketmq() {
   NAMESRV=${answer#ready }
 }
 
-# processes_naming TEXT: the ids of the processes with TEXT in their command line, but for this script.
+# processes_naming TEXT: the ids of the processes with TEXT in their command line that this run has started (see temp_dir), but
+# for this script: somebody may be looking at a log of ours.
 processes_naming() {
   local entry pid
   for entry in /proc/[0-9]*/cmdline; do
@@ -24,10 +25,15 @@ processes_naming() {
     pid=${pid%/cmdline}
     [[ $pid != "$$" && $pid != "$BASHPID" ]] || continue
     # The order matters: a process that is gone by now is no error to show.
-    if tr '\0' ' ' 2>/dev/null <"$entry" | grep -qF -- "$1"; then
+    if tr '\0' ' ' 2>/dev/null <"$entry" | grep -qF -- "$1" && of_this_run "$pid"; then
       printf '%s\n' "$pid"
     fi
   done
+}
+
+# Also what a script that this one called has started: its folder is inside ours.
+of_this_run() {
+  tr '\0' '\n' 2>/dev/null <"/proc/$1/environ" | grep -q -- "^MRMQ_RUN=${TEMP_DIR//./\\.}\(/\|\$\)"
 }
 
 none_naming() { [[ -z $(processes_naming "$1") ]]; }
@@ -42,4 +48,18 @@ leave_no_process() {
     kill -KILL "$pid" 2>/dev/null || true
   done
   return 1
+}
+
+# Network namespaces of the ledger (tests/src/rig/netns.rs) that one which was interrupted could not remove: their names hold the
+# id of the process that made them.
+remove_left_behind_namespaces() {
+  local name pid
+  for name in $(compgen -G '/run/netns/mrmq-*'); do
+    name=${name##*/}
+    pid=${name#mrmq-}
+    ! alive "${pid%%-*}" || continue
+    # With the namespace, unless something still runs in it.
+    ip link del "q${name#mrmq-}" 2>/dev/null || true
+    ip netns del "$name" 2>/dev/null || true
+  done
 }

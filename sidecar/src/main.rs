@@ -61,11 +61,13 @@ fn main() -> ExitCode {
 }
 
 /// `LEVEL message` on standard error: the plugin copies the lines into Mosquitto's log. The client library's own lines are kept
-/// to errors; what matters of them comes back to us as errors with a name.
+/// to errors; what matters of them comes back to us as errors with a name. Our own crates go by the names of their libraries here.
 fn start_log(level: log::LevelFilter) {
     env_logger::Builder::new()
         .filter_level(log::LevelFilter::Error)
         .filter_module("mosquitto_rocketmq", log::LevelFilter::Trace)
+        .filter_module("handoff", log::LevelFilter::Trace)
+        .filter_module("protocol", log::LevelFilter::Trace)
         .filter_module("rocketmq", log::LevelFilter::Trace)
         .parse_env("MOSQUITTO_ROCKETMQ_LOG")
         .format(|out, record| writeln!(out, "{} {}", record.level(), record.args()))

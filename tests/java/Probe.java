@@ -174,9 +174,6 @@ public final class Probe {
 
     private static JSONObject answer(JSONObject question) throws Exception {
         String operation = question.getString("op");
-        if ("ping".equals(operation)) {
-            return new JSONObject();
-        }
         if ("forget".equals(operation)) {
             Clients forgotten = CLIENTS.remove(question.getString("namesrv"));
             if (forgotten != null) {
@@ -194,8 +191,6 @@ public final class Probe {
                 return produce(clients, question);
             case "read":
                 return read(clients, question.getString("topic"), question.getJSONObject("offsets"), question.getIntValue("max", 20_000));
-            case "max-offsets":
-                return maxOffsets(clients, question.getString("topic"));
             case "committed":
                 return committed(clients, question.getString("group"), question.getString("topic"));
             case "replicas":
@@ -256,19 +251,10 @@ public final class Probe {
 
     private static JSONObject produce(Clients clients, JSONObject question) throws Exception {
         JSONArray messages = question.getJSONArray("messages");
-        JSONArray ids = new JSONArray();
-        long sentAt = System.currentTimeMillis();
         for (int index = 0; index < messages.size(); index++) {
-            JSONObject wanted = messages.getJSONObject(index);
-            int count = wanted.getIntValue("count", 1);
-            for (int copy = 0; copy < count; copy++) {
-                ids.add(send(clients, question.getString("topic"), wanted));
-            }
+            send(clients, question.getString("topic"), messages.getJSONObject(index));
         }
-        JSONObject answer = new JSONObject();
-        answer.put("ids", ids);
-        answer.put("sent_at_ms", sentAt);
-        return answer;
+        return new JSONObject();
     }
 
     private static String send(Clients clients, String topic, JSONObject wanted) throws Exception {
@@ -346,16 +332,6 @@ public final class Probe {
         described.put("born_at_ms", message.getBornTimestamp());
         described.put("stored_at_ms", message.getStoreTimestamp());
         return described;
-    }
-
-    private static JSONObject maxOffsets(Clients clients, String topic) throws Exception {
-        JSONObject answer = new JSONObject();
-        JSONObject offsets = new JSONObject();
-        for (MessageQueue queue : clients.consumer().fetchSubscribeMessageQueues(topic)) {
-            offsets.put(queue.getBrokerName() + "/" + queue.getQueueId(), clients.consumer().maxOffset(queue));
-        }
-        answer.put("offsets", offsets);
-        return answer;
     }
 
     /** What a consumer group has committed, summed over the topic's queues, beside what there is. */

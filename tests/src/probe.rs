@@ -14,6 +14,8 @@ use crate::environment::shared_namesrv;
 use crate::wait::{DEADLINE, eventually};
 use process::{ask, try_ask};
 
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
 /// A message as it lies in RocketMQ.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
@@ -120,6 +122,7 @@ impl Topic {
                 start.elapsed() < DEADLINE * 2,
                 "the Java probe, create-topic {name}: {problem}"
             );
+            std::thread::sleep(RETRY_PAUSE);
         }
         Topic::named(namesrv, name)
     }

@@ -165,7 +165,9 @@ impl OwnRocketMq {
     pub fn pid(&self, part: Part) -> Option<u32> {
         let path = self.dir.path().join(format!("{}.pid", part.name()));
         let pid = std::fs::read_to_string(path).ok()?.trim().parse().ok()?;
-        proc::is_alive(pid).then_some(pid)
+        let process = proc::read(pid).filter(|process| process.state != 'Z')?;
+        // The number of one that has ended may be anybody's by now.
+        is_at_home(&process, self.dir.path()).then_some(pid)
     }
 
     /// The broker's process id.
@@ -222,8 +224,44 @@ impl OwnRocketMq {
     }
 }
 
+/// Whether a process is one of RocketMQ's in this folder, as `scripts/rocketmq` starts them.
+fn is_at_home(process: &proc::Process, dir: &Path) -> bool {
+    process
+        .arguments
+        .iter()
+        .filter_map(|argument| argument.strip_prefix("-Drocketmq.home.dir="))
+        .any(|home| {
+            let homes = [Path::new(home), dir].map(|path| path.canonicalize().ok());
+            homes[0].is_some() && homes[0] == homes[1]
+        })
+}
+
 impl Drop for OwnRocketMq {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_process_of_its_own_folder_is_its_part() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let process = |home: &str| proc::Process {
+            pid: 2,
+            parent: 1,
+            state: 'S',
+            arguments: vec!["java".to_owned(), format!("-Drocketmq.home.dir={home}")],
+        };
+        let home = dir.path().display().to_string();
+        assert!(is_at_home(&process(&home), dir.path()));
+        assert!(!is_at_home(&process("/elsewhere"), dir.path()));
+        // Whatever runs here is not RocketMQ, though its number stands in the file.
+        let rocketmq = OwnRocketMq::stopped();
+        let own = std::process::id().to_string();
+        std::fs::write(rocketmq.dir().join("broker.pid"), own).expect("a file");
+        assert_eq!(rocketmq.pid(Part::Broker), None);
     }
 }

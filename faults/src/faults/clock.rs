@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use harness::Mosquitto;
 use harness::rig::Clock;
-use harness::{Mosquitto, eventually, proc};
 
-use crate::fault::{Fault, Plan};
+use crate::fault::{Fault, Plan, Repeats};
 use crate::run::Run;
 
 const AN_HOUR: i64 = 3_600;
@@ -33,8 +33,11 @@ fn plan() -> Plan {
         // libfaketime needs the C library of this machine, which the other versions don't run on.
         mosquitto: Some(Mosquitto::V2_0_11),
         holds: vec![Box::new(Held { clock, _dir: dir })],
-        // By the sidecar's death, not by the clock.
-        repeats_max: 500,
+        // By the sidecar's death, not by the clock: one of the five episodes.
+        repeats_max: Repeats {
+            up: Repeats::SIDECAR_DIED.up / 5,
+            down: 1,
+        },
         goal_s: Some(2.0),
         ..Plan::shared()
     }
@@ -58,10 +61,7 @@ fn set_back(run: &mut Run) {
     run.begins();
     let old = run.broker.kill_sidecar();
     run.ends();
-    eventually("another sidecar runs", || {
-        let pids = proc::sidecars(&run.broker.spool_dir());
-        (pids.len() == 1 && pids[0] != old).then_some(())
-    });
+    run.wait_for_another_sidecar(old);
     run.flow();
     run.begins();
     run.held::<Held>().clock.set(0);

@@ -8,7 +8,7 @@ use harness::rocketmq::OwnRocketMq;
 use harness::wait::within;
 use harness::{Produced, Topic};
 
-use crate::fault::{Backbone, Fault, Plan, RocketMq};
+use crate::fault::{Backbone, Fault, Plan, Repeats, RocketMq};
 use crate::run::Run;
 
 const DISK: u64 = 512 << 20;
@@ -45,6 +45,8 @@ fn plan() -> Plan {
             let backbone: Box<dyn Backbone> = Box::new(rocketmq);
             backbone
         })),
+        // It is slow before it refuses.
+        repeats_max: Repeats::unanswered(6),
         holds: vec![Box::new(disk)],
         ..Plan::own_rocketmq()
     }

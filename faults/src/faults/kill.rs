@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use harness::rocketmq::Part;
-use harness::{BrokerSpec, eventually, proc};
+use harness::{BrokerSpec, proc};
 
-use crate::fault::{Fault, Plan};
+use crate::fault::{Fault, Plan, Repeats};
 use crate::run::Run;
 
 /// How often a process is killed in one run.
@@ -13,16 +13,13 @@ const TIMES: usize = 3;
 /// How long RocketMQ's processes stay away.
 const AWAY: Duration = Duration::from_secs(8);
 
-/// What was on its way through a process that was killed comes again: at most what it holds at a time.
-const REPEATS_MAX: usize = 500;
-
 pub(super) static SIDECAR: Fault = Fault {
     name: "kill-sidecar",
     about: "kill -9 of the sidecar, three times",
     seconds: 30,
     quick: true,
     plan: || Plan {
-        repeats_max: REPEATS_MAX,
+        repeats_max: Repeats::SIDECAR_DIED,
         goal_s: Some(2.0),
         ..Plan::shared()
     },
@@ -38,10 +35,7 @@ fn kill_sidecar(run: &mut Run) {
     run.begins();
     let old = run.broker.kill_sidecar();
     run.ends();
-    eventually("another sidecar runs", || {
-        let pids = proc::sidecars(&run.broker.spool_dir());
-        (pids.len() == 1 && pids[0] != old).then_some(())
-    });
+    run.wait_for_another_sidecar(old);
 }
 
 /// Mosquitto keeps its sessions and queues in memory, and writes them down when told to: without this, what it has taken from
@@ -54,8 +48,7 @@ pub(crate) fn saving(spec: BrokerSpec) -> BrokerSpec {
 
 fn mosquitto_plan() -> Plan {
     Plan {
-        // All that was injected within `downlink_release_delay` is injected again.
-        repeats_max: 4 * REPEATS_MAX,
+        repeats_max: Repeats::MOSQUITTO_DIED,
         goal_s: Some(2.0),
         ..Plan::shared()
     }

@@ -7,7 +7,7 @@ use harness::Mosquitto;
 use harness::rig::Namespace;
 use harness::rocketmq::OwnRocketMq;
 
-use crate::fault::{Backbone, Fault, Plan, RocketMq};
+use crate::fault::{Backbone, Fault, Plan, Repeats, RocketMq};
 
 const DROPPING: Duration = Duration::from_secs(30);
 
@@ -45,6 +45,8 @@ fn plan() -> Plan {
         // RocketMQ's own producers go on meanwhile. What has come together is then more at once than 2.0.11 can send to a
         // client of MQTT 5 and QoS 2: it sends more than the client's receive maximum, plugin or not, and the client leaves.
         mosquitto: Some(Mosquitto::V2_0_21),
+        // What was swallowed is not stored, and what waits in the kernel goes with its connection.
+        repeats_max: Repeats::unanswered(6),
         // RocketMQ itself was never away, so the client's time-outs and TCP's own waiting count here.
         goal_s: Some(5.0),
         ..Plan::own_rocketmq()

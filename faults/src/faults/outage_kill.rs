@@ -6,9 +6,8 @@
 use std::time::Duration;
 
 use harness::rocketmq::Part;
-use harness::{eventually, proc};
 
-use crate::fault::{Fault, Plan};
+use crate::fault::{Fault, Plan, Repeats};
 use crate::run::Run;
 
 /// How many messages are acknowledged into the outage before the sidecar is killed, and after it.
@@ -19,7 +18,13 @@ pub(crate) static SIDECAR: Fault = Fault {
     about: "kill -9 of the sidecar while RocketMQ's broker is stopped",
     seconds: 50,
     quick: true,
-    plan: Plan::own_rocketmq,
+    plan: || Plan {
+        repeats_max: Repeats {
+            down: Repeats::SIDECAR_DIED.down,
+            ..Repeats::unanswered(20)
+        },
+        ..Plan::own_rocketmq()
+    },
     inject: kill_in_outage,
 };
 
@@ -28,10 +33,7 @@ fn kill_in_outage(run: &mut Run) {
     run.own_rocketmq().signal(Part::Broker, libc::SIGSTOP);
     run.flow_up(IN_HAND);
     let old = run.broker.kill_sidecar();
-    eventually("another sidecar runs", || {
-        let others = proc::sidecars(&run.broker.spool_dir());
-        (!others.is_empty() && !others.contains(&old)).then_some(())
-    });
+    run.wait_for_another_sidecar(old);
     run.flow_up(IN_HAND);
     // Long enough for requests to have run out of time.
     std::thread::sleep(Duration::from_secs(5));

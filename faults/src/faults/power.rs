@@ -8,7 +8,7 @@ use std::time::Duration;
 use harness::proc;
 
 use super::flip::files;
-use crate::fault::{Fault, Plan};
+use crate::fault::{Fault, Plan, Repeats};
 use crate::load::now_ms;
 use crate::random::Random;
 use crate::run::Run;
@@ -26,8 +26,11 @@ pub(super) static CUT: Fault = Fault {
     quick: false,
     plan: || {
         Plan {
-            // Since the copy was taken, some went to RocketMQ.
-            repeats_max: 1_000,
+            // While the copy was taken, some went to RocketMQ.
+            repeats_max: Repeats {
+                up: 1_000,
+                ..Repeats::MOSQUITTO_DIED
+            },
             sums: false,
             ..Plan::shared()
         }

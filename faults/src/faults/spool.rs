@@ -6,8 +6,9 @@ use harness::proc;
 use harness::rig::disk::SmallDisk;
 use harness::rocketmq::Part;
 
-use crate::fault::{Fault, Plan};
+use crate::fault::{Fault, Plan, Repeats};
 use crate::load::Rate;
+use crate::run::Run;
 
 /// Fills small segments soon.
 const BULKY: Rate = Rate {
@@ -29,7 +30,7 @@ pub(super) static DISK_FULL: Fault = Fault {
         Plan {
             rate: BULKY,
             // The sidecar is stopped: its requests may run out of time.
-            repeats_max: 500,
+            repeats_max: Repeats::UNHEARD,
             holds: vec![Box::new(disk)],
             ..Plan::shared()
         }
@@ -39,6 +40,7 @@ pub(super) static DISK_FULL: Fault = Fault {
         })
     },
     inject: |run| {
+        let before = refused(run);
         run.begins();
         run.held::<SmallDisk>().fill(0);
         std::thread::sleep(Duration::from_secs(5));
@@ -48,6 +50,7 @@ pub(super) static DISK_FULL: Fault = Fault {
         run.held::<SmallDisk>().make_room();
         proc::signal(sidecar, libc::SIGCONT);
         run.ends();
+        assert!(refused(run) > before, "the plugin has refused nothing");
     },
 };
 
@@ -67,10 +70,18 @@ pub(super) static FULL: Fault = Fault {
         })
     },
     inject: |run| {
+        let before = refused(run);
         run.begins();
         run.own_rocketmq().kill_part(Part::Broker);
         run.wait_until_refused();
         run.own_rocketmq().start_part(Part::Broker);
         run.ends_when_rocketmq_answers();
+        assert!(refused(run) > before, "the plugin has refused nothing");
     },
 };
+
+/// How many messages the plugin has refused because the spool is full.
+fn refused(run: &Run) -> u64 {
+    let refused = run.broker.status_number("uplink_refused");
+    refused.expect("the counter of what was refused")
+}

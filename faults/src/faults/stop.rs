@@ -5,7 +5,7 @@ use std::time::Duration;
 use harness::proc;
 use harness::rocketmq::Part;
 
-use crate::fault::{Fault, Plan};
+use crate::fault::{Fault, Plan, Repeats};
 use crate::run::Run;
 
 const STOPPED: Duration = Duration::from_secs(20);
@@ -22,8 +22,8 @@ pub(super) static SIDECAR: Fault = Fault {
     seconds: 45,
     quick: false,
     plan: || Plan {
-        // Its requests may have run out of time meanwhile, and are repeated.
-        repeats_max: 500,
+        // Its requests have run out of time meanwhile, and are repeated.
+        repeats_max: Repeats::UNHEARD,
         goal_s: Some(2.0),
         ..Plan::shared()
     },
@@ -57,7 +57,10 @@ pub(super) static ROCKETMQ_BROKER: Fault = Fault {
     about: "RocketMQ's broker stopped for 20 s",
     seconds: 60,
     quick: true,
-    plan: Plan::own_rocketmq,
+    plan: || Plan {
+        repeats_max: Repeats::unanswered(STOPPED.as_secs() as usize),
+        ..Plan::own_rocketmq()
+    },
     inject: |run| stop_part(run, Part::Broker),
 };
 

@@ -3,7 +3,7 @@
 use harness::eventually;
 use harness::rig::RocketMqPair;
 
-use crate::fault::{Backbone, Fault, Plan, RocketMq};
+use crate::fault::{Backbone, Fault, Plan, Repeats, RocketMq};
 use crate::run::Run;
 
 impl Backbone for RocketMqPair {
@@ -23,8 +23,15 @@ pub(super) static MASTER: Fault = Fault {
     quick: false,
     plan: || Plan {
         rocketmq: RocketMq::Made(Box::new(|| Box::new(RocketMqPair::start()))),
-        // A new master knows what was consumed as the old one told it, seconds ago.
-        repeats_max: 2_000,
+        repeats_max: Repeats {
+            // A master without its slave may be slow to answer until the controller has noticed, and then for `replica_timeout`.
+            up: Repeats::unanswered(9).up,
+            // A new master may have to be asked again for what the old one had just given: a second's worth.
+            down: 100,
+        },
+        // What a master was asked for, and took with it, is given up after 7.5 s: RocketMQ answers a pull that finds nothing only at its
+        // next look, every five seconds.
+        goal_s: Some(10.0),
         ..Plan::own_rocketmq()
     },
     inject: |run| {

@@ -66,7 +66,7 @@ fn delete(run: &mut Run) {
     let sidecar = run.broker.sidecar_pid();
     let waiting = run.downlink.as_ref().expect("the plan has a downlink");
     let paused = waiting.pause();
-    all_has_come_down(run);
+    waiting.wait_until_all_has_arrived();
     assert!(proc::signal(sidecar, libc::SIGSTOP), "no sidecar {sidecar}");
     let read = read_until_quiet(&run.up_topic);
     run.up_topic.delete();
@@ -74,19 +74,6 @@ fn delete(run: &mut Run) {
     assert!(proc::signal(sidecar, libc::SIGCONT), "no sidecar {sidecar}");
     drop(paused);
     run.read_before = read;
-}
-
-/// Everything that RocketMQ has stored has arrived at the devices.
-fn all_has_come_down(run: &Run) {
-    let downlink = run.downlink.as_ref().expect("the plan has a downlink");
-    harness::eventually("what RocketMQ has for the devices has arrived", || {
-        let numbers: std::collections::BTreeSet<_> = downlink
-            .arrivals()
-            .into_iter()
-            .map(|arrival| arrival.number)
-            .collect();
-        (numbers.len() >= downlink.stored()).then_some(())
-    });
 }
 
 fn read_until_quiet(topic: &Topic) -> Vec<harness::Stored> {

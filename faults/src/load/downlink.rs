@@ -1,6 +1,6 @@
 //! What comes down: a stream for each receiving device, from RocketMQ's own producer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
@@ -23,6 +23,7 @@ pub struct DownlinkLoad {
     topic: Topic,
     rate: Rate,
     stop_producing: Arc<AtomicBool>,
+    abandon: Arc<AtomicBool>,
     gate: Arc<RwLock<()>>,
     stop_receiving: Arc<AtomicBool>,
     stored: Arc<AtomicUsize>,
@@ -41,6 +42,13 @@ pub struct Stored {
     pub acked: BTreeMap<Number, (String, i64)>,
 }
 
+impl Stored {
+    /// How many RocketMQ has never acknowledged.
+    pub fn unsettled(&self) -> usize {
+        self.sent.saturating_sub(self.acked.len())
+    }
+}
+
 impl DownlinkLoad {
     /// Starts the devices, at this broker, and waits until they have subscribed.
     pub fn listen(address: SocketAddr, topic: &Topic, rate: Rate) -> DownlinkLoad {
@@ -48,6 +56,7 @@ impl DownlinkLoad {
             topic: topic.clone(),
             rate,
             stop_producing: Arc::default(),
+            abandon: Arc::default(),
             gate: Arc::default(),
             stop_receiving: Arc::default(),
             stored: Arc::default(),
@@ -114,6 +123,7 @@ impl DownlinkLoad {
                 topic: self.topic.clone(),
                 per_s: self.rate.downlink_per_s,
                 stop: Arc::clone(&self.stop_producing),
+                abandon: Arc::clone(&self.abandon),
                 gate: Arc::clone(&self.gate),
                 stored: Arc::clone(&self.stored),
             };
@@ -122,7 +132,8 @@ impl DownlinkLoad {
         }
     }
 
-    fn pause_producing(&mut self) {
+    /// Ends the producers, each when RocketMQ has acknowledged its last message. [`DownlinkLoad::produce`] goes on.
+    pub fn pause_producing(&mut self) {
         self.stop_producing.store(true, Ordering::Relaxed);
         let accounts = self
             .producers
@@ -146,7 +157,27 @@ impl DownlinkLoad {
         self.arrivals
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+            .arrivals
             .clone()
+    }
+
+    /// What is wrong with each message that came otherwise than it was sent.
+    pub fn damaged(&self) -> Vec<String> {
+        self.arrivals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .damaged
+            .clone()
+    }
+
+    /// Waits until everything that RocketMQ has stored has arrived at the devices.
+    #[track_caller]
+    pub fn wait_until_all_has_arrived(&self) {
+        eventually("what RocketMQ has for the devices has arrived", || {
+            let arrivals = self.arrivals();
+            let numbers: BTreeSet<_> = arrivals.iter().map(|arrival| arrival.number).collect();
+            (numbers.len() >= self.stored()).then_some(())
+        });
     }
 
     /// How often something has arrived.
@@ -154,6 +185,7 @@ impl DownlinkLoad {
         self.arrivals
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+            .arrivals
             .len()
     }
 
@@ -189,6 +221,7 @@ impl DownlinkLoad {
 impl Drop for DownlinkLoad {
     fn drop(&mut self) {
         self.stop_producing.store(true, Ordering::Relaxed);
+        self.abandon.store(true, Ordering::Relaxed);
         self.stop_receiving.store(true, Ordering::Relaxed);
         for thread in self.subscribers.drain(..) {
             // One that panicked has said so.

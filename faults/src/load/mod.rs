@@ -1,6 +1,7 @@
 //! The load under which a fault happens: devices that publish, producers and subscribers, each keeping its own account.
 
 mod downlink;
+mod payload;
 mod producer;
 mod publisher;
 mod subscriber;
@@ -12,6 +13,7 @@ use harness::Version;
 use harness::ledger::Number;
 
 pub use downlink::{DownlinkLoad, Stored};
+pub(crate) use payload::read_up;
 pub use uplink::{Published, UplinkLoad};
 
 /// How many devices publish, and how many others receive.
@@ -48,7 +50,7 @@ pub(crate) fn qos_of(device: usize) -> u8 {
     if (device / 2).is_multiple_of(2) { 1 } else { 2 }
 }
 
-/// One arrival of a message.
+/// One arrival of a message, whole and on its own topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arrival {
     /// Device and sequence number, from the payload.
@@ -68,31 +70,19 @@ pub fn now_ms() -> i64 {
         .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(0))
 }
 
-/// The body of a message on its way down.
-pub(crate) fn body(number: Number, attempt: u32) -> String {
-    format!("{} attempt {attempt}", harness::ledger::payload(number))
+/// The client id of a publishing device.
+pub(crate) fn publisher_id(device: usize) -> String {
+    format!("publisher-{device}")
 }
 
-/// Number and attempt in such a body.
-pub(crate) fn number_and_attempt(body: &[u8]) -> Option<(Number, String)> {
-    let number = harness::ledger::number(body)?;
-    let attempt = std::str::from_utf8(body).ok()?.split(' ').nth(5)?;
-    Some((number, attempt.to_owned()))
+/// Where a publishing device publishes.
+pub(crate) fn up_topic(device: usize) -> String {
+    format!("load/{device}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_body_is_read_back() {
-        let body = body((3, 14), 2);
-        assert_eq!(
-            number_and_attempt(body.as_bytes()),
-            Some(((3, 14), "2".to_owned()))
-        );
-        assert_eq!(number_and_attempt(b"device 3 message 14"), None);
-    }
 
     #[test]
     fn both_versions_are_used_at_both_levels_of_service() {

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harness::{Produced, Topic};
 
-use super::{body, now_ms};
+use super::{now_ms, payload};
 
 const SEND_LIMIT: Duration = Duration::from_secs(3);
 const BATCH: usize = 500;
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// How long one goes on after it was stopped, for what is not acknowledged yet.
+const LAST_LIMIT: Duration = Duration::from_secs(60);
 
 /// What one stream sent. Keys are sequence numbers.
 #[derive(Debug, Default)]
@@ -27,22 +29,32 @@ pub(crate) struct Producer {
     pub(crate) device: usize,
     pub(crate) topic: Topic,
     pub(crate) per_s: u32,
+    /// Begin nothing new.
     pub(crate) stop: Arc<AtomicBool>,
+    /// End.
+    pub(crate) abandon: Arc<AtomicBool>,
     /// Entered for each sending.
     pub(crate) gate: Arc<RwLock<()>>,
     pub(crate) stored: Arc<AtomicUsize>,
 }
 
 impl Producer {
-    /// Runs until it is told to stop, and goes on from an account.
+    /// Runs until it is told to stop, and goes on from an account. What it has begun is acknowledged then, unless RocketMQ does not
+    /// answer for a minute.
     pub(crate) fn run(self, mut account: Account) -> Account {
         let queue = i32::try_from(self.device).expect("a few devices");
         let pause = Duration::from_secs(1) / self.per_s.max(1);
         let mut attempt = 0;
-        while !self.stop.load(Ordering::Relaxed) {
+        let mut give_up = Instant::now() + LAST_LIMIT;
+        while !self.abandon.load(Ordering::Relaxed) {
+            if !self.stop.load(Ordering::Relaxed) {
+                give_up = Instant::now() + LAST_LIMIT;
+            } else if attempt == 0 || Instant::now() >= give_up {
+                break;
+            }
             let sequence = account.sent;
             attempt += 1;
-            let message = Produced::new(body((self.device, sequence), attempt))
+            let message = Produced::new(payload::down((self.device, sequence), attempt))
                 .keys(&self.device.to_string())
                 .queue(queue);
             let sent = {
@@ -77,7 +89,7 @@ impl Producer {
             let messages: Vec<Produced> = some
                 .iter()
                 .map(|sequence| {
-                    Produced::new(body((self.device, *sequence), 1))
+                    Produced::new(payload::down((self.device, *sequence), 1))
                         .keys(&self.device.to_string())
                         .queue(queue)
                 })

@@ -8,9 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use harness::Version;
-use harness::ledger::payload;
 
-use super::{Rate, now_ms, qos_of, version_of};
+use super::{Rate, now_ms, payload, qos_of, version_of};
 use crate::mqtt::{Link, Packet};
 
 /// How many may wait for their acknowledgement. Below Mosquitto's default for what it takes at once, 20.
@@ -109,7 +108,7 @@ impl Session<'_> {
             link.flush()?;
             let mut wait = Duration::from_millis(10);
             while let Some(packet) = link.read_one(wait)? {
-                self.hear(&mut link, packet)?;
+                self.hear(&mut link, packet);
                 wait = Duration::ZERO;
             }
             if self.publisher.abandon.load(Ordering::Relaxed) {
@@ -134,7 +133,7 @@ impl Session<'_> {
         }
         for index in 0..self.pending.len() {
             if self.pending[index].received {
-                link.release(self.pending[index].packet)?;
+                link.release(self.pending[index].packet);
                 continue;
             }
             if !session_present {
@@ -170,10 +169,8 @@ impl Session<'_> {
     }
 
     fn publish(&self, link: &mut Link, sequence: u64, packet: u16, again: bool) -> io::Result<()> {
-        let mut text = payload((self.publisher.device, sequence));
-        text.push(' ');
-        let missing = self.publisher.rate.payload_bytes.saturating_sub(text.len());
-        text.extend(std::iter::repeat_n('x', missing));
+        let number = (self.publisher.device, sequence);
+        let text = payload::up(number, self.publisher.rate.payload_bytes);
         link.publish(&self.publisher.topic, &text, self.qos, packet, again)
     }
 
@@ -190,13 +187,8 @@ impl Session<'_> {
         }
     }
 
-    fn hear(&mut self, link: &mut Link, packet: Packet) -> io::Result<()> {
+    fn hear(&mut self, link: &mut Link, packet: Packet) {
         match packet {
-            Packet::Acknowledged { packet, refused } => {
-                if let Some(pending) = self.remove(packet) {
-                    self.note(pending.sequence, refused);
-                }
-            }
             Packet::Received {
                 packet,
                 refused: None,
@@ -211,9 +203,9 @@ impl Session<'_> {
                         self.note(sequence, None);
                     }
                 }
-                link.release(packet)?;
+                link.release(packet);
             }
-            Packet::Received { packet, refused } => {
+            Packet::Acknowledged { packet, refused } | Packet::Received { packet, refused } => {
                 if let Some(pending) = self.remove(packet) {
                     self.note(pending.sequence, refused);
                 }
@@ -221,7 +213,6 @@ impl Session<'_> {
             Packet::Completed { packet } => drop(self.remove(packet)),
             _ => {}
         }
-        Ok(())
     }
 
     fn remove(&mut self, packet: u16) -> Option<Pending> {

@@ -11,13 +11,25 @@ use std::time::Duration;
 use harness::Version;
 use harness::child::ChildGuard;
 
-use super::{Arrival, now_ms, number_and_attempt, qos_of, version_of};
+use super::{Arrival, now_ms, payload, qos_of, version_of};
 use crate::mqtt::{Link, Packet};
 
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What has arrived at all devices, in the order of arrival at each.
-pub(crate) type Arrivals = Arc<Mutex<Vec<Arrival>>>;
+/// How `mosquitto_sub` is told to mark a message, among what else it says.
+const MARK: &[u8] = b"message ";
+
+/// What has come to all devices.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    /// In the order of arrival at each.
+    pub(crate) arrivals: Vec<Arrival>,
+    /// What is wrong with each message that is not as it was sent, or not where it belongs.
+    pub(crate) damaged: Vec<String>,
+}
+
+/// As the devices share it.
+pub(crate) type Arrivals = Arc<Mutex<Heard>>;
 
 /// A device.
 pub(crate) struct Subscriber {
@@ -43,18 +55,27 @@ impl Subscriber {
         }
     }
 
-    fn arrived(&self, body: &[u8], again: bool) {
-        if let Some((number, identity)) = number_and_attempt(body) {
-            self.arrivals
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(Arrival {
-                    number,
-                    identity,
-                    again,
-                    at_ms: now_ms(),
-                });
+    fn arrived(&self, topic: &[u8], body: &[u8], again: bool) {
+        let read = self.read(topic, body, again);
+        let mut heard = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        match read {
+            Ok(arrival) => heard.arrivals.push(arrival),
+            Err(problem) => heard.damaged.push(problem),
         }
+    }
+
+    fn read(&self, topic: &[u8], body: &[u8], again: bool) -> Result<Arrival, String> {
+        let (number, attempt) = payload::read_down(body)?;
+        if topic != self.filter.as_bytes() || number.0 != self.device {
+            let topic = String::from_utf8_lossy(topic);
+            return Err(format!("{number:?} came to {} on {topic}", self.id));
+        }
+        Ok(Arrival {
+            number,
+            identity: attempt.to_string(),
+            again,
+            at_ms: now_ms(),
+        })
     }
 
     fn connection(&self) -> io::Result<()> {
@@ -71,12 +92,12 @@ impl Subscriber {
                 match packet {
                     Packet::Message {
                         packet,
+                        topic,
                         again,
                         payload,
-                        ..
                     } => {
-                        self.arrived(&payload, again);
-                        link.acknowledge(packet)?;
+                        self.arrived(&topic, &payload, again);
+                        link.acknowledge(packet);
                         link.flush()?;
                     }
                     Packet::Granted { granted: true } => {
@@ -104,7 +125,7 @@ impl Subscriber {
             .args(["-p", &self.address.port().to_string()])
             .args(["-i", &self.id, "-c", "-q", "2", "-t", &self.filter])
             // -d says when the subscription is granted.
-            .args(["-d", "-F", "%p"])
+            .args(["-d", "-F", "message %t %p"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
@@ -137,7 +158,12 @@ impl Subscriber {
             if line.starts_with(b"Subscribed (mid") {
                 self.subscribed.store(true, Ordering::Relaxed);
             }
-            self.arrived(&line, false);
+            // The load's topics have no blanks.
+            if let Some(message) = line.strip_prefix(MARK) {
+                let mut parts = message.splitn(2, |byte| *byte == b' ');
+                let (topic, body) = (parts.next(), parts.next());
+                self.arrived(topic.unwrap_or_default(), body.unwrap_or_default(), false);
+            }
         }
         ender.join().expect("the thread that ends mosquitto_sub");
         Ok(())

@@ -11,7 +11,7 @@ use harness::ledger::Number;
 use harness::wait::{comes_true, within};
 
 use super::publisher::{Account, Publisher};
-use super::{DEVICES, Rate};
+use super::{DEVICES, Rate, publisher_id, up_topic};
 
 /// A fault may keep the devices waiting for its whole length.
 const MORE_LIMIT: Duration = Duration::from_secs(150);
@@ -24,6 +24,7 @@ pub struct UplinkLoad {
     stop: Arc<AtomicBool>,
     abandon: Arc<AtomicBool>,
     acked: Arc<AtomicUsize>,
+    payload_bytes: usize,
     devices: Vec<JoinHandle<Account>>,
 }
 
@@ -32,6 +33,8 @@ pub struct UplinkLoad {
 pub struct Published {
     /// How many different messages.
     pub sent: usize,
+    /// How long the payload of each is.
+    pub payload_bytes: usize,
     /// When each of the acknowledged was, in Unix ms.
     pub acked: BTreeMap<Number, i64>,
     /// The reason by which it was refused.
@@ -51,8 +54,8 @@ impl UplinkLoad {
                 let publisher = Publisher {
                     device,
                     address,
-                    topic: format!("load/{device}"),
-                    id: format!("publisher-{device}"),
+                    topic: up_topic(device),
+                    id: publisher_id(device),
                     rate,
                     stop: Arc::clone(&stop),
                     abandon: Arc::clone(&abandon),
@@ -65,6 +68,7 @@ impl UplinkLoad {
             stop,
             abandon,
             acked,
+            payload_bytes: rate.payload_bytes,
             devices,
         }
     }
@@ -89,7 +93,10 @@ impl UplinkLoad {
             self.devices.iter().all(JoinHandle::is_finished)
         });
         self.abandon.store(true, Ordering::Relaxed);
-        let mut all = Published::default();
+        let mut all = Published {
+            payload_bytes: self.payload_bytes,
+            ..Published::default()
+        };
         for (device, thread) in self.devices.drain(..).enumerate() {
             let account = thread.join().expect("a device's thread");
             let numbered = |sequence: u64| (device, sequence);
@@ -110,9 +117,37 @@ impl UplinkLoad {
     }
 }
 
+impl Published {
+    /// How many were neither acknowledged nor refused: their devices still wait.
+    pub fn unsettled(&self) -> usize {
+        let refused = self.refused.keys();
+        let only_refused = refused.filter(|number| !self.acked.contains_key(number));
+        self.sent
+            .saturating_sub(self.acked.len() + only_refused.count())
+    }
+}
+
 impl Drop for UplinkLoad {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         self.abandon.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_heard_neither_of_the_two_still_waits() {
+        let published = Published {
+            sent: 4,
+            acked: [((0, 0), 1), ((0, 1), 2)].into(),
+            refused: [(0, 1), (0, 2)]
+                .map(|number| (number, "QuotaExceeded".to_owned()))
+                .into(),
+            ..Published::default()
+        };
+        assert_eq!(published.unsettled(), 1);
     }
 }

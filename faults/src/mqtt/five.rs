@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use rumqttc::v5::mqttbytes::v5::{
     Connect, ConnectProperties, ConnectReturnCode, Filter, Packet as Five, PubAck, PubAckReason,
-    PubRecReason, PubRel, Publish, Subscribe, SubscribeReasonCode,
+    PubRec, PubRecReason, Publish, Subscribe, SubscribeReasonCode,
 };
 use rumqttc::v5::mqttbytes::{Error, qos as qos_of};
 
@@ -45,14 +45,6 @@ pub(super) fn publish(
     write(&Five::Publish(publish), output)
 }
 
-pub(super) fn release(packet: u16, output: &mut BytesMut) -> Written {
-    write(&Five::PubRel(PubRel::new(packet, None)), output)
-}
-
-pub(super) fn acknowledge(packet: u16, output: &mut BytesMut) -> Written {
-    write(&Five::PubAck(PubAck::new(packet, None)), output)
-}
-
 pub(super) fn subscribe(filter: &str, qos: u8, output: &mut BytesMut) -> Written {
     let qos = qos_of(qos).ok_or("a QoS is 0, 1 or 2")?;
     let mut subscribe = Subscribe::new(Filter::new(filter, qos), None);
@@ -66,39 +58,19 @@ pub(super) fn parse(input: &mut BytesMut) -> Result<Option<Packet>, String> {
         Err(Error::InsufficientBytes(_)) => return Ok(None),
         Err(problem) => return Err(problem.to_string()),
     };
-    Ok(Some(match packet {
-        Five::ConnAck(ack) => Packet::Connected {
-            accepted: ack.code == ConnectReturnCode::Success,
-            session_present: ack.session_present,
-        },
-        Five::PubAck(ack) => Packet::Acknowledged {
-            packet: ack.pkid,
-            refused: match ack.reason {
-                PubAckReason::Success | PubAckReason::NoMatchingSubscribers => None,
-                reason => Some(format!("{reason:?}")),
-            },
-        },
-        Five::PubRec(ack) => Packet::Received {
-            packet: ack.pkid,
-            refused: match ack.reason {
-                PubRecReason::Success | PubRecReason::NoMatchingSubscribers => None,
-                reason => Some(format!("{reason:?}")),
-            },
-        },
-        Five::PubComp(ack) => Packet::Completed { packet: ack.pkid },
-        Five::SubAck(ack) => Packet::Granted {
-            granted: ack
-                .return_codes
-                .iter()
-                .all(|code| matches!(code, SubscribeReasonCode::Success(_))),
-        },
-        Five::Publish(message) => Packet::Message {
-            packet: message.pkid,
-            qos: message.qos as u8,
-            again: message.dup,
-            payload: message.payload.to_vec(),
-        },
-        // What it says before it closes: the next read says that it has.
-        _ => Packet::Other,
-    }))
+    Ok(Some(heard!(packet, Five, puback, pubrec)))
+}
+
+fn puback(ack: &PubAck) -> Option<String> {
+    match ack.reason {
+        PubAckReason::Success | PubAckReason::NoMatchingSubscribers => None,
+        reason => Some(format!("{reason:?}")),
+    }
+}
+
+fn pubrec(ack: &PubRec) -> Option<String> {
+    match ack.reason {
+        PubRecReason::Success | PubRecReason::NoMatchingSubscribers => None,
+        reason => Some(format!("{reason:?}")),
+    }
 }

@@ -2,8 +2,7 @@
 
 use bytes::BytesMut;
 use rumqttc::mqttbytes::v4::{
-    Connect, ConnectReturnCode, Packet as Four, PubAck, PubRel, Publish, Subscribe,
-    SubscribeReasonCode,
+    Connect, ConnectReturnCode, Packet as Four, Publish, Subscribe, SubscribeReasonCode,
 };
 use rumqttc::mqttbytes::{Error, qos as qos_of};
 
@@ -40,14 +39,6 @@ pub(super) fn publish(
     write(&Four::Publish(publish), output)
 }
 
-pub(super) fn release(packet: u16, output: &mut BytesMut) -> Written {
-    write(&Four::PubRel(PubRel::new(packet)), output)
-}
-
-pub(super) fn acknowledge(packet: u16, output: &mut BytesMut) -> Written {
-    write(&Four::PubAck(PubAck::new(packet)), output)
-}
-
 pub(super) fn subscribe(filter: &str, qos: u8, output: &mut BytesMut) -> Written {
     let qos = qos_of(qos).map_err(|problem| problem.to_string())?;
     let mut subscribe = Subscribe::new(filter, qos);
@@ -61,32 +52,5 @@ pub(super) fn parse(input: &mut BytesMut) -> Result<Option<Packet>, String> {
         Err(Error::InsufficientBytes(_)) => return Ok(None),
         Err(problem) => return Err(problem.to_string()),
     };
-    Ok(Some(match packet {
-        Four::ConnAck(ack) => Packet::Connected {
-            accepted: ack.code == ConnectReturnCode::Success,
-            session_present: ack.session_present,
-        },
-        Four::PubAck(ack) => Packet::Acknowledged {
-            packet: ack.pkid,
-            refused: None,
-        },
-        Four::PubRec(ack) => Packet::Received {
-            packet: ack.pkid,
-            refused: None,
-        },
-        Four::PubComp(ack) => Packet::Completed { packet: ack.pkid },
-        Four::SubAck(ack) => Packet::Granted {
-            granted: ack
-                .return_codes
-                .iter()
-                .all(|code| matches!(code, SubscribeReasonCode::Success(_))),
-        },
-        Four::Publish(message) => Packet::Message {
-            packet: message.pkid,
-            qos: message.qos as u8,
-            again: message.dup,
-            payload: message.payload.to_vec(),
-        },
-        _ => Packet::Other,
-    }))
+    Ok(Some(heard!(packet, Four, |_| None, |_| None)))
 }

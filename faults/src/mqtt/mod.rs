@@ -1,5 +1,41 @@
 //! MQTT connections in which sessions are resumed by the book, so that every repetition is one that MQTT asks for.
 
+/// A packet of either version, whose types have the same names, in [`Packet`]'s vocabulary. Of PUBACK and PUBREC the version says by
+/// which reason they refuse.
+macro_rules! heard {
+    ($packet:expr, $Version:ident, $puback:expr, $pubrec:expr) => {
+        match $packet {
+            $Version::ConnAck(ack) => Packet::Connected {
+                accepted: ack.code == ConnectReturnCode::Success,
+                session_present: ack.session_present,
+            },
+            $Version::PubAck(ack) => Packet::Acknowledged {
+                packet: ack.pkid,
+                refused: $puback(&ack),
+            },
+            $Version::PubRec(ack) => Packet::Received {
+                packet: ack.pkid,
+                refused: $pubrec(&ack),
+            },
+            $Version::PubComp(ack) => Packet::Completed { packet: ack.pkid },
+            $Version::SubAck(ack) => Packet::Granted {
+                granted: ack
+                    .return_codes
+                    .iter()
+                    .all(|code| matches!(code, SubscribeReasonCode::Success(_))),
+            },
+            $Version::Publish(message) => Packet::Message {
+                packet: message.pkid,
+                topic: Vec::from(message.topic),
+                again: message.dup,
+                payload: message.payload.to_vec(),
+            },
+            // Also what it says before it closes: the next read says that it has.
+            _ => Packet::Other,
+        }
+    };
+}
+
 mod five;
 mod four;
 mod link;
@@ -31,7 +67,7 @@ pub(crate) enum Packet {
     /// PUBLISH.
     Message {
         packet: u16,
-        qos: u8,
+        topic: Vec<u8>,
         again: bool,
         payload: Vec<u8>,
     },

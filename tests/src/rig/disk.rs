@@ -71,12 +71,6 @@ impl SmallDisk {
     pub fn make_room(&self) {
         fs::remove_file(self.ballast()).expect("the disk was filled");
     }
-
-    /// Has this size from now on.
-    pub fn resize(&self, bytes: u64) {
-        let options = format!("remount,size={bytes}");
-        run(&["mount", "-o", &options, &self.dir.to_string_lossy()]);
-    }
 }
 
 impl Drop for SmallDisk {
