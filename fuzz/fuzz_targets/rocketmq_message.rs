@@ -84,6 +84,7 @@ fuzz_target!(|input: Input| {
         properties: properties.into_iter().map(named).collect(),
         born_at_ms,
         stored_at_ms,
+        problem: None,
     };
     let context = Context {
         node_id: "n".to_owned(),

@@ -87,28 +87,26 @@ mod tests {
 
     #[test]
     fn codes_tell_whether_a_retry_can_help() {
-        for (code, retryable) in [
-            (1, true),
-            (2, true),
-            (14, true),
-            (215, true),
-            (501, true),
-            (4711, true),
-            (13, false),
-            (16, false),
+        let is_for_good =
+            |code, remark: &str| matches!(error_of(code, remark, "T"), Error::Refused { .. });
+        for (code, expected) in [
+            (1, false),
+            (2, false),
+            (14, false),
+            (215, false),
+            (501, false),
+            (4711, false),
+            (13, true),
+            (16, true),
         ] {
-            assert_eq!(
-                error_of(code, "", "T").is_retryable(),
-                retryable,
-                "code {code}"
-            );
+            assert_eq!(is_for_good(code, ""), expected, "code {code}");
         }
         let illegal = ResponseCode::InvalidParameter.to_i32();
-        assert!(!error_of(illegal, "no such delay", "T").is_retryable());
+        assert!(is_for_good(illegal, "no such delay"));
         // As RocketMQ 5.5.0 writes it for a topic that has lost queues.
         let remark =
             "request queueId[3] is illegal, TopicConfig [topicName=T] Producer: /127.0.0.1:1";
-        assert!(error_of(illegal, remark, "T").is_retryable());
+        assert!(!is_for_good(illegal, remark));
         assert_eq!(
             error_of(17, "no", "T"),
             Error::TopicMissing {

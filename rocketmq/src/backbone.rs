@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::Error;
 
 /// One queue of a topic on one broker: the unit in which RocketMQ keeps order.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Queue {
     /// The topic.
     pub topic: String,
@@ -45,7 +45,7 @@ impl Outgoing {
 }
 
 /// A message out of RocketMQ.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Incoming {
     /// The queue it stood in.
     pub queue: Queue,
@@ -65,6 +65,8 @@ pub struct Incoming {
     pub born_at_ms: i64,
     /// When the broker stored it, unix milliseconds by the broker's clock.
     pub stored_at_ms: i64,
+    /// Why it can't be delivered. Its body is compressed still then; or it could not be decoded at all, and the body is all of it.
+    pub problem: Option<String>,
 }
 
 /// A topic to read, and which of its messages.
@@ -78,11 +80,12 @@ pub struct Subscription {
 
 /// Where reading starts in a queue for which the group has no offset yet.
 ///
-/// It only counts for queues that exist when they are first asked for. A queue that comes to exist later is
-/// always read from its beginning: everything in it was sent after the subscription.
+/// Of a topic that this group reads for the first time: a group that has an offset in one of its queues reads all others from
+/// their beginning, for they were added since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StartAt {
-    /// Behind the last message.
+    /// Behind the last message that there is when the topic is first asked for. In a queue that shows later, because its broker
+    /// was away or because it was added, at the first message stored since, by the clocks, or up to ten minutes before.
     #[default]
     Latest,
     /// At the oldest message kept.

@@ -14,11 +14,11 @@ use crate::link::{Links, Purpose, lock};
 use crate::route::{DEFAULT_QUEUES, DEFAULT_TOPIC, NameServers, Route};
 use crate::{
     Backbone, Consumer, Error, Outgoing, Queue, Settings, StartAt, Subscription, answer, encode,
-    heartbeat,
+    probe,
 };
 
 /// Every broker registers this topic, also one that creates none by itself: its route lists the brokers alive.
-const TOPIC_OF_EVERY_BROKER: &str = "SELF_TEST_TOPIC";
+pub(crate) const TOPIC_OF_EVERY_BROKER: &str = "SELF_TEST_TOPIC";
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(3);
 
 /// A RocketMQ cluster, reached over the client library.
@@ -30,8 +30,8 @@ pub(crate) struct RocketMq {
 pub(crate) struct Cluster {
     pub(crate) links: Links,
     pub(crate) instance: String,
-    names: NameServers,
-    producer_group: String,
+    pub(crate) names: NameServers,
+    pub(crate) producer_group: String,
     limit: Duration,
     known: Mutex<HashMap<String, Known>>,
 }
@@ -185,6 +185,7 @@ impl Cluster {
         for message in batch {
             encode::check(message)?;
         }
+        encode::check_batch(batch)?;
         let Some(request) = self.send_request(queue, batch) else {
             return Ok(());
         };
@@ -236,34 +237,12 @@ impl Cluster {
         };
         Some(RemotingCommand::create_request_command(code, header).set_body(body))
     }
-
-    async fn probe(&self) -> Result<(), Error> {
-        let route = match self.names.route(&self.links, TOPIC_OF_EVERY_BROKER).await {
-            Err(Error::TopicMissing { .. }) => Route::default(),
-            other => other?,
-        };
-        let mut failure = Error::Unavailable {
-            reason: "no broker is registered at the name server".to_owned(),
-        };
-        for address in route.masters.values() {
-            let request = heartbeat::of_producer(&self.instance, &self.producer_group)?;
-            match self
-                .links
-                .call(Purpose::Requests, address, request, self.limit)
-                .await
-            {
-                Ok(response) => return answer::check(&response, ""),
-                Err(error) => failure = error,
-            }
-        }
-        Err(failure)
-    }
 }
 
 #[async_trait]
 impl Backbone for RocketMq {
     async fn probe(&self) -> Result<(), Error> {
-        self.cluster.probe().await
+        probe::run(&self.cluster).await
     }
 
     async fn write_queues(&self, topic: &str) -> Result<Vec<Queue>, Error> {
@@ -294,7 +273,7 @@ impl Backbone for RocketMq {
     }
 }
 
-fn unix_ms() -> i64 {
+pub(crate) fn unix_ms() -> i64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

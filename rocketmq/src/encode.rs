@@ -63,6 +63,29 @@ pub(crate) fn check(message: &Outgoing) -> Result<(), Error> {
     Ok(())
 }
 
+/// Refuses several messages in one request that are too many, in RocketMQ's words for one that is too large: in two halves they
+/// may fit. Neither the client library nor the broker takes a longer body, and they don't say so in a way that ends the retries.
+pub(crate) fn check_batch(messages: &[Outgoing]) -> Result<(), Error> {
+    let length = batch_length(messages);
+    if messages.len() > 1 && length > BODY_MAX {
+        return Err(Error::Refused {
+            code: ILLEGAL,
+            reason: format!(
+                "{} messages have {length} bytes together, RocketMQ takes {BODY_MAX}",
+                messages.len()
+            ),
+        });
+    }
+    Ok(())
+}
+
+fn batch_length(messages: &[Outgoing]) -> usize {
+    messages
+        .iter()
+        .map(|message| 22 + message.body.len() + properties_length(message))
+        .sum()
+}
+
 /// The properties of a message on its own, as the header of a send carries them.
 pub(crate) fn properties(message: &Outgoing) -> String {
     let mut out = Vec::with_capacity(properties_length(message));
@@ -73,11 +96,7 @@ pub(crate) fn properties(message: &Outgoing) -> String {
 
 /// The messages of a batch, one behind the other.
 pub(crate) fn batch(messages: &[Outgoing]) -> Bytes {
-    let size = messages
-        .iter()
-        .map(|message| 22 + message.body.len() + properties_length(message))
-        .sum();
-    let mut out = BytesMut::with_capacity(size);
+    let mut out = BytesMut::with_capacity(batch_length(messages));
     for message in messages {
         let properties = properties_length(message);
         let total = 22 + message.body.len() + properties;
@@ -182,6 +201,23 @@ mod tests {
             assert_eq!(get("mqtt_topic").as_deref(), Some("a/ü"));
             assert_eq!(get("UNIQ_KEY").map(|id| id.len()), Some(ID_LENGTH));
         }
+    }
+
+    #[test]
+    fn a_batch_that_is_too_large_is_refused_and_its_halves_are_not() {
+        let large = || Outgoing {
+            body: Bytes::from(vec![1; BODY_MAX / 2]),
+            ..message(b"")
+        };
+        let two = [large(), large()];
+        assert!(matches!(
+            check_batch(&two),
+            Err(Error::Refused { code: 13, .. })
+        ));
+        assert_eq!(check_batch(&two[..1]), Ok(()));
+        let small = [message(b"x"), message(b"y")];
+        assert_eq!(check_batch(&small), Ok(()));
+        assert_eq!(batch(&small).len(), batch_length(&small));
     }
 
     #[test]

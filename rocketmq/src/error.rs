@@ -40,12 +40,3 @@ pub enum Error {
     #[error("RocketMQ did not answer in time")]
     Timeout,
 }
-
-impl Error {
-    /// True when the same operation may succeed later without anybody changing the message.
-    ///
-    /// A missing topic counts as such: somebody may yet create it. How long to hope is the caller's choice.
-    pub fn is_retryable(&self) -> bool {
-        !matches!(self, Error::Refused { .. })
-    }
-}

@@ -17,6 +17,7 @@ mod encode;
 mod error;
 mod heartbeat;
 mod link;
+mod probe;
 mod route;
 
 use std::sync::Arc;

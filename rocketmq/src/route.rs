@@ -58,25 +58,30 @@ impl NameServers {
         self.addresses.is_empty()
     }
 
+    pub(crate) fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
     /// The topic's route, or [`Error::TopicMissing`] when a name server says that there is none.
     pub(crate) async fn route(&self, links: &Links, topic: &str) -> Result<Route, Error> {
-        let header = || GetRouteInfoRequestHeader::new(topic, None);
-        let response = self
-            .ask(links, || {
-                RemotingCommand::create_request_command(RequestCode::GetRouteinfoByTopic, header())
-            })
-            .await?;
-        answer::check(&response, topic)?;
-        let body = response
-            .body()
-            .ok_or_else(|| malformed(topic, "it is empty"))?;
-        let data =
-            TopicRouteData::decode(body).map_err(|error| malformed(topic, &error.to_string()))?;
-        Ok(Route::new(topic, &data))
+        let response = self.ask(links, || request(topic)).await?;
+        Route::read(topic, &response)
+    }
+
+    /// The same from one of them alone.
+    pub(crate) async fn route_from(
+        &self,
+        links: &Links,
+        address: &str,
+        topic: &str,
+        limit: Duration,
+    ) -> Result<Route, Error> {
+        let asked = links.call(Purpose::Requests, address, request(topic), limit);
+        Route::read(topic, &asked.await.map_err(of_name_server)?)
     }
 
     /// Asks for something that any name server answers, whatever it says.
-    pub(crate) async fn ask(
+    async fn ask(
         &self,
         links: &Links,
         request: impl Fn() -> RemotingCommand,
@@ -103,12 +108,21 @@ impl NameServers {
                 Err(error) => failure = error,
             }
         }
-        Err(match failure {
-            Error::Unavailable { reason } => Error::Unavailable {
-                reason: format!("name server {reason}"),
-            },
-            other => other,
-        })
+        Err(of_name_server(failure))
+    }
+}
+
+fn request(topic: &str) -> RemotingCommand {
+    let header = GetRouteInfoRequestHeader::new(topic, None);
+    RemotingCommand::create_request_command(RequestCode::GetRouteinfoByTopic, header)
+}
+
+fn of_name_server(failure: Error) -> Error {
+    match failure {
+        Error::Unavailable { reason } => Error::Unavailable {
+            reason: format!("name server {reason}"),
+        },
+        other => other,
     }
 }
 
@@ -119,6 +133,16 @@ fn malformed(topic: &str, reason: &str) -> Error {
 }
 
 impl Route {
+    fn read(topic: &str, response: &RemotingCommand) -> Result<Route, Error> {
+        answer::check(response, topic)?;
+        let body = response
+            .body()
+            .ok_or_else(|| malformed(topic, "it is empty"))?;
+        let data =
+            TopicRouteData::decode(body).map_err(|error| malformed(topic, &error.to_string()))?;
+        Ok(Route::new(topic, &data))
+    }
+
     fn new(topic: &str, data: &TopicRouteData) -> Route {
         let mut route = Route::default();
         for broker in &data.broker_datas {

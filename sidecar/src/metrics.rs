@@ -6,109 +6,24 @@
 //! turn comes in the log, together with the place up to which everything is counted.
 
 pub(crate) mod book;
+mod connection;
+mod rule;
 mod settle;
+mod snapshot;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
-
-use serde::{Deserialize, Serialize};
 
 use crate::health::Health;
 use book::{Book, BookError, Way};
+pub(crate) use connection::{Connection, ConnectionSnapshot};
+use rule::Row;
+pub(crate) use rule::{DownRule, UpRule};
 pub(crate) use settle::{Ending, UplinkDone};
-
-/// Counters of one uplink rule.
-#[derive(Debug, Default)]
-pub(crate) struct UpRule {
-    /// Where they are kept.
-    row: Option<usize>,
-    /// Messages taken from the hand-off log for this rule.
-    pub(crate) matched: AtomicU64,
-    /// Messages that RocketMQ has stored.
-    pub(crate) sent: AtomicU64,
-    /// Payload bytes of the messages in `sent`.
-    pub(crate) bytes: AtomicU64,
-    /// Messages written to the dead letters.
-    pub(crate) dead: AtomicU64,
-    /// Batches that had to be sent again.
-    pub(crate) retries: AtomicU64,
-    /// Messages in `sent` of which RocketMQ said that its disk or its slave does not have them.
-    pub(crate) reserved: AtomicU64,
-}
-
-/// Counters of one downlink rule.
-#[derive(Debug, Default)]
-pub(crate) struct DownRule {
-    /// Where they are kept.
-    row: Option<usize>,
-    /// Messages that came from RocketMQ and match the rule.
-    pub(crate) received: AtomicU64,
-    /// Messages written to the hand-off log for the plugin to inject.
-    pub(crate) handed_over: AtomicU64,
-    /// Payload bytes of the messages in `handed_over`.
-    pub(crate) bytes: AtomicU64,
-    /// Messages written to the dead letters.
-    pub(crate) dead: AtomicU64,
-    /// Messages that this node had published itself on the same MQTT topic: its subscribers have them already.
-    pub(crate) own: AtomicU64,
-    /// Messages whose expiry had passed before they were handed over.
-    pub(crate) expired: AtomicU64,
-    /// Messages that their sender had stored more than once in RocketMQ, and that were handed over before.
-    pub(crate) duplicates: AtomicU64,
-    /// Properties with a value that could not be used; the rule's default was taken instead.
-    pub(crate) warnings: AtomicU64,
-}
-
-/// Counters with a row in the book. The order of `cells` is part of the file's format: new ones go to the end, at most `book::ROW`.
-trait Row: Default {
-    fn in_row(row: Option<usize>) -> Self;
-    fn cells(&self) -> Vec<&AtomicU64>;
-}
-
-impl Row for UpRule {
-    fn in_row(row: Option<usize>) -> UpRule {
-        UpRule {
-            row,
-            ..UpRule::default()
-        }
-    }
-
-    fn cells(&self) -> Vec<&AtomicU64> {
-        vec![
-            &self.matched,
-            &self.sent,
-            &self.bytes,
-            &self.dead,
-            &self.retries,
-            &self.reserved,
-        ]
-    }
-}
-
-impl Row for DownRule {
-    fn in_row(row: Option<usize>) -> DownRule {
-        DownRule {
-            row,
-            ..DownRule::default()
-        }
-    }
-
-    fn cells(&self) -> Vec<&AtomicU64> {
-        vec![
-            &self.received,
-            &self.handed_over,
-            &self.bytes,
-            &self.dead,
-            &self.own,
-            &self.expired,
-            &self.warnings,
-            &self.duplicates,
-        ]
-    }
-}
+pub(crate) use snapshot::{DownRuleSnapshot, Snapshot, UpRuleSnapshot};
 
 /// Everything the sidecar counts. Shared by all of its parts.
 #[derive(Debug)]
@@ -166,15 +81,6 @@ impl LogGauges {
     pub(crate) fn set(&self, released: u64, end: u64) {
         self.released.store(released, Relaxed);
         self.end.store(end, Relaxed);
-    }
-
-    fn snapshot(&self) -> LogSnapshot {
-        let (released, end) = (self.released.load(Relaxed), self.end.load(Relaxed));
-        LogSnapshot {
-            released,
-            end,
-            waiting_bytes: end.saturating_sub(released),
-        }
     }
 }
 
@@ -322,210 +228,10 @@ impl Metrics {
         });
         Arc::clone(entry)
     }
-
-    /// The connection to RocketMQ as a whole: what fails of probing, sending (while messages wait) and reading, since the first
-    /// of them failed.
-    pub(crate) fn connection(&self) -> ConnectionSnapshot {
-        let log = self.uplink_log.snapshot();
-        let mut all = vec![self.rocketmq.snapshot(), self.reading.snapshot()];
-        let sending = self.sending.snapshot();
-        if log.waiting_bytes > 0 || sending.connected {
-            all.push(sending);
-        }
-        all.retain(|one| one.since_ms != 0);
-        let last = all.iter().max_by_key(|one| one.last_error_ms).cloned();
-        let down = all.iter().filter(|one| !one.connected);
-        let mut whole = down
-            .min_by_key(|one| one.since_ms)
-            .or_else(|| all.first())
-            .cloned()
-            .unwrap_or_default();
-        if whole.connected
-            && let Some(last) = last
-        {
-            (whole.last_error, whole.last_error_ms) = (last.last_error, last.last_error_ms);
-        }
-        whole
-    }
-
-    /// All values at this moment. Counters are read one by one, so they may be apart by what happens meanwhile.
-    pub(crate) fn snapshot(&self) -> Snapshot {
-        let lag = self.downlink_lag.load(Relaxed);
-        Snapshot {
-            started_ms: self.started_ms,
-            uplink: rows(&self.up, |rule, c| UpRuleSnapshot {
-                rule,
-                matched: c.matched.load(Relaxed),
-                sent: c.sent.load(Relaxed),
-                bytes: c.bytes.load(Relaxed),
-                dead: c.dead.load(Relaxed),
-                retries: c.retries.load(Relaxed),
-                reserved: c.reserved.load(Relaxed),
-            }),
-            downlink: rows(&self.down, |rule, c| DownRuleSnapshot {
-                rule,
-                received: c.received.load(Relaxed),
-                handed_over: c.handed_over.load(Relaxed),
-                bytes: c.bytes.load(Relaxed),
-                dead: c.dead.load(Relaxed),
-                own: c.own.load(Relaxed),
-                expired: c.expired.load(Relaxed),
-                duplicates: c.duplicates.load(Relaxed),
-                warnings: c.warnings.load(Relaxed),
-            }),
-            rocketmq: self.rocketmq.snapshot(),
-            uplink_done: self.uplink_done.load(Relaxed),
-            uplink_copies: self.uplink_copies.load(Relaxed),
-            uplink_damaged: self.uplink_damaged.load(Relaxed),
-            returned: self.returned.load(Relaxed),
-            uplink_base: self.uplink_base.load(Relaxed).cast_signed(),
-            downlink_base: self.downlink_base.load(Relaxed).cast_signed(),
-            corrupt_frames: self.corrupt_frames.load(Relaxed),
-            repaired_frames: self.repaired_frames.load(Relaxed),
-            unroutable: self.unroutable.load(Relaxed),
-            downlink_repeated: self.downlink_repeated.load(Relaxed),
-            downlink_lag: (lag != u64::MAX).then_some(lag),
-            uplink_log: self.uplink_log.snapshot(),
-            downlink_log: self.downlink_log.snapshot(),
-        }
-    }
-}
-
-fn rows<T, R>(map: &RwLock<BTreeMap<String, Arc<T>>>, row: impl Fn(String, &T) -> R) -> Vec<R> {
-    let map = map.read().unwrap_or_else(PoisonError::into_inner);
-    map.iter()
-        .map(|(text, counters)| row(text.clone(), counters))
-        .collect()
 }
 
 /// How often the sidecar says that it is alive.
 pub(crate) const BEAT_EVERY: std::time::Duration = std::time::Duration::from_millis(500);
-
-/// Whether RocketMQ takes or gives messages, since when, and what it said last when it did not.
-#[derive(Debug, Default)]
-pub(crate) struct Connection {
-    // Read for every batch, so that the mutex is only taken when something changes.
-    is_up: AtomicBool,
-    state: Mutex<ConnectionSnapshot>,
-}
-
-impl Connection {
-    /// RocketMQ answered. Cheap when it was up before. True if it was not.
-    pub(crate) fn up(&self) -> bool {
-        if self.is_up.load(Relaxed) {
-            return false;
-        }
-        let mut state = self.lock();
-        if state.connected {
-            return false;
-        }
-        state.connected = true;
-        state.since_ms = unix_ms();
-        self.is_up.store(true, Relaxed);
-        true
-    }
-
-    /// RocketMQ did not answer, or answered that it can't. True if it had been up, or if this is the first word about it.
-    pub(crate) fn down(&self, reason: &str) -> bool {
-        let mut state = self.lock();
-        let now = unix_ms();
-        let changed = state.connected || state.since_ms == 0;
-        if changed {
-            state.since_ms = now;
-        }
-        state.connected = false;
-        state.last_error = Some(reason.to_owned());
-        state.last_error_ms = Some(now);
-        self.is_up.store(false, Relaxed);
-        changed
-    }
-
-    /// The state at this moment.
-    pub(crate) fn snapshot(&self) -> ConnectionSnapshot {
-        self.lock().clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, ConnectionSnapshot> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// See [`Connection`]. Times are Unix milliseconds; `since_ms` is 0 while nothing is known.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ConnectionSnapshot {
-    /// The last exchange with RocketMQ succeeded.
-    pub(crate) connected: bool,
-    /// When `connected` took its value.
-    pub(crate) since_ms: u64,
-    /// The last error, kept after it is over.
-    pub(crate) last_error: Option<String>,
-    /// When the last error was seen.
-    pub(crate) last_error_ms: Option<u64>,
-}
-
-/// See [`Metrics`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the fields are those of Metrics")]
-pub(crate) struct Snapshot {
-    pub(crate) started_ms: u64,
-    pub(crate) uplink: Vec<UpRuleSnapshot>,
-    pub(crate) downlink: Vec<DownRuleSnapshot>,
-    pub(crate) rocketmq: ConnectionSnapshot,
-    pub(crate) uplink_done: u64,
-    pub(crate) uplink_copies: u64,
-    pub(crate) uplink_damaged: u64,
-    pub(crate) returned: u64,
-    pub(crate) uplink_base: i64,
-    pub(crate) downlink_base: i64,
-    pub(crate) corrupt_frames: u64,
-    /// Frames and headers of the uplink log of which one byte was damaged, and mended.
-    pub(crate) repaired_frames: u64,
-    pub(crate) unroutable: u64,
-    pub(crate) downlink_repeated: u64,
-    pub(crate) downlink_lag: Option<u64>,
-    pub(crate) uplink_log: LogSnapshot,
-    pub(crate) downlink_log: LogSnapshot,
-}
-
-/// See [`LogGauges`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the fields are those of LogGauges")]
-pub(crate) struct LogSnapshot {
-    pub(crate) released: u64,
-    pub(crate) end: u64,
-    /// `end - released`: frames with their headers and the gaps at the ends of segments.
-    pub(crate) waiting_bytes: u64,
-}
-
-/// See [`UpRule`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the fields are those of UpRule")]
-pub(crate) struct UpRuleSnapshot {
-    pub(crate) rule: String,
-    pub(crate) matched: u64,
-    pub(crate) sent: u64,
-    pub(crate) bytes: u64,
-    pub(crate) dead: u64,
-    pub(crate) retries: u64,
-    #[serde(default)]
-    pub(crate) reserved: u64,
-}
-
-/// See [`DownRule`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the fields are those of DownRule")]
-pub(crate) struct DownRuleSnapshot {
-    pub(crate) rule: String,
-    pub(crate) received: u64,
-    pub(crate) handed_over: u64,
-    pub(crate) bytes: u64,
-    pub(crate) dead: u64,
-    pub(crate) own: u64,
-    pub(crate) expired: u64,
-    #[serde(default)]
-    pub(crate) duplicates: u64,
-    pub(crate) warnings: u64,
-}
 
 /// Unix time in milliseconds; 0 for a clock that stands before 1970.
 pub(crate) fn unix_ms() -> u64 {
@@ -552,27 +258,5 @@ mod tests {
             ("a A", 3)
         );
         assert_eq!(snapshot.downlink[0].dead, 1);
-    }
-
-    #[test]
-    fn the_connection_reports_each_change_once_and_keeps_the_last_error() {
-        let connection = Connection::default();
-        assert!(connection.down("no name server"), "the first word is news");
-        assert!(!connection.down("still none"));
-        assert!(connection.up());
-        assert!(!connection.up());
-        let state = connection.snapshot();
-        assert!(state.connected);
-        assert_eq!(state.last_error.as_deref(), Some("still none"));
-        assert!(connection.down("gone"));
-        assert!(!connection.snapshot().connected);
-    }
-
-    #[test]
-    fn an_unknown_lag_is_not_zero() {
-        let metrics = Metrics::default();
-        assert_eq!(metrics.snapshot().downlink_lag, None);
-        metrics.downlink_lag.store(7, Relaxed);
-        assert_eq!(metrics.snapshot().downlink_lag, Some(7));
     }
 }

@@ -11,7 +11,7 @@ use rocketmq_protocol::protocol::header::pull_message_request_header::PullMessag
 use rocketmq_protocol::protocol::header::pull_message_response_header::PullMessageResponseHeader;
 use tokio::sync::mpsc;
 
-use super::decode::{self, TagFilter};
+use super::decode::{self, Answer, TagFilter};
 use super::reading::{Mark, Reading};
 use super::{AHEAD_KIB_MAX, Fetched, Progress, Shared};
 use crate::link::{Purpose, lock};
@@ -22,6 +22,9 @@ use crate::{Error, Queue, answer};
 /// noticed when this and the margin have passed.
 const HOLD: Duration = Duration::from_secs(1);
 const MARGIN: Duration = Duration::from_millis(6500);
+/// A slave is not let hold pulls: when it becomes the master, those that it holds wait for that look of five seconds, and until then
+/// it may say "again, at once" all the time. So it is asked again after this.
+const SLAVE_PAUSE: Duration = Duration::from_millis(200);
 /// The most messages in one answer. Brokers have a lower limit of their own (32 with default settings).
 const MESSAGES_MAX: i32 = 256;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -34,9 +37,12 @@ pub(super) fn name(queue: &Queue) -> String {
     format!("queue {} of {} on {}", queue.id, queue.topic, queue.broker)
 }
 
+#[derive(PartialEq, Eq)]
 enum Step {
     /// The broker had something to say, even if no message for us was in it.
     Next,
+    /// There is a slave alone, and it had nothing.
+    Wait,
     /// Nobody takes messages any more.
     Closed,
 }
@@ -61,10 +67,14 @@ pub(super) async fn run(
             filter: &filter,
         };
         match step(&pull, &mut reading, &progress, &outgoing).await {
-            Ok(Step::Next) => {
+            Ok(found @ (Step::Next | Step::Wait)) => {
                 pause = PAUSE_MIN;
                 if std::mem::take(&mut failing) {
                     shared.works(&what);
+                }
+                if found == Step::Wait {
+                    shared.hurry.notify_one();
+                    tokio::time::sleep(SLAVE_PAUSE).await;
                 }
             }
             Ok(Step::Closed) => return,
@@ -101,22 +111,15 @@ impl Pull<'_> {
     /// One request, with a broker's patience of so long; the answer's code is one of those that have a header.
     async fn ask(
         &self,
-        offset: i64,
-        messages_max: i32,
-        hold: Duration,
+        address: &str,
+        (offset, messages_max, hold): (i64, i32, Duration),
     ) -> Result<(ResponseCode, RemotingCommand, PullMessageResponseHeader), Error> {
         let Pull { shared, queue, .. } = self;
-        let address = shared.reader_of(queue).ok_or_else(|| Error::Unavailable {
-            reason: format!(
-                "broker {} is not in the route of {}",
-                queue.broker, queue.topic
-            ),
-        })?;
         let request = request(shared, queue, self.tags, (offset, messages_max, hold));
         let response = shared
             .cluster
             .links
-            .call(Purpose::Pulls, &address, request, hold + MARGIN)
+            .call(Purpose::Pulls, address, request, hold + MARGIN)
             .await?;
         let code = ResponseCode::from(response.code());
         if !matches!(
@@ -139,7 +142,9 @@ impl Pull<'_> {
 
     /// Whether the queue has another message where one was read, or none although it is long enough.
     async fn is_of_another_queue(&self, mark: Mark) -> Result<bool, Error> {
-        let (code, mut response, header) = self.ask(mark.offset, 1, Duration::ZERO).await?;
+        let address = self.shared.reader_of(self.queue)?.address;
+        let wanted = (mark.offset, 1, Duration::ZERO);
+        let (code, mut response, header) = self.ask(&address, wanted).await?;
         if header.min_offset > mark.offset {
             // RocketMQ has deleted it since, for its age.
             return Ok(false);
@@ -147,9 +152,9 @@ impl Pull<'_> {
         let body = response
             .take_body()
             .filter(|_| code == ResponseCode::Success);
-        let messages =
-            body.map(|body| decode::messages(self.queue, mark.offset, body, self.filter));
-        let there = messages.unwrap_or_default().first().map(Mark::of);
+        let part =
+            body.and_then(|body| Answer::new(self.queue, mark.offset, body, self.filter).part());
+        let there = part.unwrap_or_default().first().map(Mark::of);
         Ok(there != Some(mark))
     }
 }
@@ -162,9 +167,20 @@ async fn step(
 ) -> Result<Step, Error> {
     let queue = pull.queue;
     let offset = progress.next.load(Ordering::Relaxed);
-    let (code, mut response, header) = pull.ask(offset, MESSAGES_MAX, HOLD).await?;
+    let reader = pull.shared.reader_of(queue)?;
+    let hold = if reader.is_master {
+        HOLD
+    } else {
+        Duration::ZERO
+    };
+    let wanted = (offset, MESSAGES_MAX, hold);
+    let (code, mut response, header) = pull.ask(&reader.address, wanted).await?;
     progress.max.store(header.max_offset, Ordering::Relaxed);
     if code == ResponseCode::PullOffsetMoved {
+        if offset > header.max_offset && !reader.is_master {
+            // It has not yet got what its master had.
+            return Ok(Step::Wait);
+        }
         if offset > header.max_offset && !reading.is_fresh() {
             // The broker proposes to go on at the queue's end. But what is before it was never read.
             reading.begin_again(queue, progress, header.min_offset);
@@ -178,22 +194,29 @@ async fn step(
             header.next_begin_offset
         );
     }
+    let mut next = header.next_begin_offset;
     if let (ResponseCode::Success, Some(body)) = (code, response.take_body()) {
-        let mut messages = decode::messages(queue, offset, body, pull.filter);
-        if let (false, Some(mark)) = (messages.is_empty(), reading.due())
-            && pull.is_of_another_queue(mark).await?
-        {
-            reading.begin_again(queue, progress, header.min_offset);
-            return Ok(Step::Next);
+        let mut answer = Answer::new(queue, offset, body, pull.filter);
+        let mut due = reading.due();
+        while let Some(mut messages) = answer.part() {
+            if !messages.is_empty()
+                && let Some(mark) = due.take()
+                && pull.is_of_another_queue(mark).await?
+            {
+                reading.begin_again(queue, progress, header.min_offset);
+                return Ok(Step::Next);
+            }
+            reading.take_note(&mut messages);
+            if !messages.is_empty() && !hand_over(pull.shared, messages, outgoing).await {
+                return Ok(Step::Closed);
+            }
         }
-        reading.take_note(&mut messages);
-        if !messages.is_empty() && !hand_over(pull.shared, messages, outgoing).await {
-            return Ok(Step::Closed);
-        }
+        next = answer.broke_off_at().unwrap_or(next);
     }
-    progress
-        .next
-        .store(header.next_begin_offset, Ordering::Relaxed);
+    progress.next.store(next, Ordering::Relaxed);
+    if !reader.is_master && next == offset {
+        return Ok(Step::Wait);
+    }
     Ok(Step::Next)
 }
 

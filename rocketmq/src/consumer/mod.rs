@@ -8,10 +8,13 @@
 //! per consumer and not per queue, and cannot read a message of 4 MiB.
 
 mod decode;
+mod decompress;
 mod fetch;
+mod lz4;
 mod offsets;
 mod reading;
 mod scout;
+mod start;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -44,7 +47,7 @@ struct Shared {
     interests: Vec<Subscription>,
     start: StartAt,
     /// (topic, broker) → where to read it.
-    readers: Mutex<HashMap<(String, String), String>>,
+    readers: Mutex<HashMap<(String, String), Reader>>,
     fetchers: Mutex<HashMap<Queue, Fetcher>>,
     /// What fails at the moment, by what it is.
     failures: Mutex<BTreeMap<String, Error>>,
@@ -52,6 +55,14 @@ struct Shared {
     hurry: Notify,
     ahead: Arc<Semaphore>,
     buffered: AtomicU64,
+}
+
+/// Where a queue is read.
+#[derive(Debug, Clone)]
+struct Reader {
+    address: String,
+    /// Else it is a slave, because there is no master now.
+    is_master: bool,
 }
 
 struct Fetcher {
@@ -78,10 +89,15 @@ impl Shared {
         lock(&self.failures).remove(what);
     }
 
-    fn reader_of(&self, queue: &Queue) -> Option<String> {
-        lock(&self.readers)
-            .get(&(queue.topic.clone(), queue.broker.clone()))
-            .cloned()
+    fn reader_of(&self, queue: &Queue) -> Result<Reader, Error> {
+        let readers = lock(&self.readers);
+        let reader = readers.get(&(queue.topic.clone(), queue.broker.clone()));
+        reader.cloned().ok_or_else(|| Error::Unavailable {
+            reason: format!(
+                "broker {} is not in the route of {}",
+                queue.broker, queue.topic
+            ),
+        })
     }
 }
 

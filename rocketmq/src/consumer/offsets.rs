@@ -9,6 +9,8 @@ use rocketmq_protocol::protocol::header::get_max_offset_request_header::GetMaxOf
 use rocketmq_protocol::protocol::header::get_max_offset_response_header::GetMaxOffsetResponseHeader;
 use rocketmq_protocol::protocol::header::query_consumer_offset_request_header::QueryConsumerOffsetRequestHeader;
 use rocketmq_protocol::protocol::header::query_consumer_offset_response_header::QueryConsumerOffsetResponseHeader;
+use rocketmq_protocol::protocol::header::search_offset_request_header::SearchOffsetRequestHeader;
+use rocketmq_protocol::protocol::header::search_offset_response_header::SearchOffsetResponseHeader;
 use rocketmq_protocol::protocol::header::update_consumer_offset_header::UpdateConsumerOffsetRequestHeader;
 
 use super::Shared;
@@ -56,6 +58,25 @@ pub(super) async fn end(shared: &Shared, queue: &Queue) -> Result<i64, Error> {
     Ok(header.offset)
 }
 
+/// The offset of the first message that the queue's broker has stored at this time or later (Unix milliseconds); the queue's end
+/// when there is none.
+pub(super) async fn since(shared: &Shared, queue: &Queue, time_ms: i64) -> Result<i64, Error> {
+    let header = SearchOffsetRequestHeader {
+        topic: queue.topic.as_str().into(),
+        queue_id: queue.id,
+        timestamp: time_ms,
+        ..Default::default()
+    };
+    let request =
+        RemotingCommand::create_request_command(RequestCode::SearchOffsetByTimestamp, header);
+    let response = call(shared, queue, request).await?;
+    answer::check(&response, &queue.topic)?;
+    let header: SearchOffsetResponseHeader = response
+        .decode_command_custom_header()
+        .map_err(|error| malformed(queue, &error.to_string()))?;
+    Ok(header.offset)
+}
+
 pub(super) async fn commit(shared: &Shared, queue: &Queue, offset: i64) -> Result<(), Error> {
     let header = UpdateConsumerOffsetRequestHeader {
         consumer_group: shared.group.as_str().into(),
@@ -75,12 +96,7 @@ async fn call(
     queue: &Queue,
     request: RemotingCommand,
 ) -> Result<RemotingCommand, Error> {
-    let address = shared.reader_of(queue).ok_or_else(|| Error::Unavailable {
-        reason: format!(
-            "broker {} is not in the route of {}",
-            queue.broker, queue.topic
-        ),
-    })?;
+    let address = shared.reader_of(queue)?.address;
     shared
         .cluster
         .links

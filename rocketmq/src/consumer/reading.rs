@@ -93,13 +93,8 @@ mod tests {
         Incoming {
             queue: queue(),
             offset,
-            message_id: String::new(),
-            body: bytes::Bytes::new(),
-            tag: None,
-            keys: None,
-            properties: Vec::new(),
-            born_at_ms: 0,
             stored_at_ms,
+            ..Incoming::default()
         }
     }
 

@@ -1,4 +1,4 @@
-//! The scout: looks for topics and queues, and decides where to start in them.
+//! The scout: looks for topics and queues, and has them read.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::{Fetched, Fetcher, Progress, Shared, fetch, offsets};
+use super::start::Asked;
+use super::{Fetched, Fetcher, Progress, Reader, Shared, fetch};
 use crate::link::{Purpose, lock};
 use crate::route::Route;
-use crate::{Error, Queue, StartAt, Subscription, answer, heartbeat};
+use crate::{Error, Queue, Subscription, answer, heartbeat};
 
 /// How often routes are looked up: as long as a new queue may go unnoticed.
 const LOOK_PAUSE: Duration = Duration::from_secs(5);
@@ -21,11 +22,8 @@ const HURRY_PAUSE: Duration = Duration::from_millis(200);
 const HEARTBEAT_PAUSE: Duration = Duration::from_secs(30);
 const HEARTBEAT_LIMIT: Duration = Duration::from_secs(3);
 
-/// Topics about which RocketMQ has given a first answer: what comes to exist later is read from its beginning.
-type Asked = HashSet<String>;
-
 pub(super) async fn run(shared: Arc<Shared>, outgoing: mpsc::Sender<Fetched>) {
-    let mut asked = Asked::new();
+    let mut asked: HashMap<String, Asked> = HashMap::new();
     let mut beats: HashMap<String, Instant> = HashMap::new();
     loop {
         let mut failed = false;
@@ -52,14 +50,16 @@ pub(super) async fn run(shared: Arc<Shared>, outgoing: mpsc::Sender<Fetched>) {
 async fn look(
     shared: &Arc<Shared>,
     interest: &Subscription,
-    asked: &mut Asked,
+    asked: &mut HashMap<String, Asked>,
     outgoing: &mpsc::Sender<Fetched>,
 ) -> Result<(), Error> {
     let route = match shared.cluster.route(&interest.topic).await {
         Ok(route) => route,
         Err(Error::TopicMissing { .. }) => {
             // Nothing to read yet is not a failure.
-            asked.insert(interest.topic.clone());
+            asked
+                .entry(interest.topic.clone())
+                .or_insert_with(Asked::now);
             return Ok(());
         }
         Err(error) => return Err(error),
@@ -74,19 +74,14 @@ async fn look(
             .cloned()
             .collect()
     };
+    let asked = asked
+        .entry(interest.topic.clone())
+        .or_insert_with(Asked::now);
     if !new.is_empty() {
-        for (queue, offset) in places_to_start(
-            shared,
-            &route.read_queues,
-            new,
-            asked.contains(&interest.topic),
-        )
-        .await?
-        {
+        for (queue, offset) in asked.places(shared, new).await? {
             start(shared, interest, queue, offset, outgoing);
         }
     }
-    asked.insert(interest.topic.clone());
     forget_removed(shared, &interest.topic, &route);
     Ok(())
 }
@@ -94,41 +89,12 @@ async fn look(
 fn note_readers(shared: &Shared, topic: &str, route: &Route) {
     let mut readers = lock(&shared.readers);
     for (broker, address) in &route.readers {
-        readers.insert((topic.to_owned(), broker.clone()), address.clone());
-    }
-}
-
-/// Where to start in the new queues. All of them or none, so that a later look decides by the same knowledge.
-async fn places_to_start(
-    shared: &Shared,
-    all: &[Queue],
-    new: Vec<Queue>,
-    asked_before: bool,
-) -> Result<Vec<(Queue, i64)>, Error> {
-    let mut known = Vec::with_capacity(new.len());
-    for queue in new {
-        let committed = offsets::committed(shared, &queue).await?;
-        known.push((queue, committed));
-    }
-    // Offsets in some queues and none in others: the others have been added since the group last read.
-    let mut group_is_known =
-        known.iter().any(|(_, committed)| committed.is_some()) || known.len() < all.len();
-    group_is_known |= asked_before;
-    let mut places = Vec::with_capacity(known.len());
-    for (queue, committed) in known {
-        let offset = match committed {
-            Some(offset) => offset,
-            None if group_is_known || shared.start == StartAt::Earliest => 0,
-            None => {
-                let end = offsets::end(shared, &queue).await?;
-                // At once: after a crash it must not count as a queue that nobody has looked at.
-                offsets::commit(shared, &queue, end).await?;
-                end
-            }
+        let reader = Reader {
+            address: address.clone(),
+            is_master: route.masters.contains_key(broker),
         };
-        places.push((queue, offset));
+        readers.insert((topic.to_owned(), broker.clone()), reader);
     }
-    Ok(places)
 }
 
 fn start(
@@ -186,7 +152,10 @@ fn forget_removed(shared: &Shared, topic: &str, route: &Route) {
 }
 
 async fn send_heartbeats(shared: &Shared, beats: &mut HashMap<String, Instant>) {
-    let addresses: HashSet<String> = lock(&shared.readers).values().cloned().collect();
+    let addresses: HashSet<String> = lock(&shared.readers)
+        .values()
+        .map(|reader| reader.address.clone())
+        .collect();
     beats.retain(|address, _| addresses.contains(address));
     for address in addresses {
         if beats

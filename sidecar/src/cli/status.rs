@@ -11,10 +11,7 @@ use super::text::{bytes, duration};
 use crate::health::{Health, Process, Reason, State, holder, spool_high, waiting, what};
 use crate::metrics::{Metrics, unix_ms};
 use crate::status::report::{Log, Report};
-use crate::status::{self, spool};
-
-/// Name of the socket in the spool.
-use crate::status::SOCKET;
+use crate::status::{self, SOCKET, spool};
 
 /// Exit codes of `--check`; 0 is well.
 const DEGRADED: u8 = 1;

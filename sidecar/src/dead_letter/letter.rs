@@ -69,6 +69,9 @@ pub(crate) struct Letter {
     pub(crate) born_at_ms: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) stored_at_ms: Option<i64>,
+    /// Why the body is not what its producer meant: compressed still, or the whole message as RocketMQ keeps it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) problem: Option<String>,
 }
 
 /// What a letter holds, ready to be tried again.
@@ -157,8 +160,17 @@ impl Letter {
             message_id: Some(incoming.message_id.clone()),
             born_at_ms: Some(incoming.born_at_ms),
             stored_at_ms: Some(incoming.stored_at_ms),
+            problem: incoming.problem.clone(),
             ..Letter::default()
         }
+    }
+
+    /// About how much memory it holds.
+    pub(super) fn bytes(&self) -> usize {
+        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let pairs = self.properties.iter().flatten();
+        let properties: usize = pairs.map(|(name, value)| name.len() + value.len()).sum();
+        text(&self.body) + text(&self.frame) + properties + self.rule.len() + self.reason.len()
     }
 
     /// The line, with its end.
@@ -210,6 +222,7 @@ impl Letter {
                     properties,
                     born_at_ms: self.born_at_ms.unwrap_or(0),
                     stored_at_ms: self.stored_at_ms.unwrap_or(0),
+                    problem: self.problem.clone(),
                 })))
             }
         }

@@ -24,7 +24,7 @@ use std::time::Duration;
 use rocketmq::Incoming;
 
 pub(crate) use letter::{Content, Direction, Letter, parse_id};
-pub(crate) use read::{Filter, each, find, remove, remove_all};
+pub(crate) use read::{Filter, each, find, find_some, remove, remove_all};
 pub(crate) use tally::{Summary, Tally};
 
 /// The folder in the spool.

@@ -127,17 +127,32 @@ pub(crate) fn each(
 
 /// The letters with these ids, in the order of the files. Ids of letters that are not there are left out.
 pub(crate) fn find(dir: &Path, ids: &[String]) -> io::Result<Vec<Letter>> {
+    find_some(dir, ids, usize::MAX, usize::MAX)
+}
+
+/// The first of them: at most so many, and about so many bytes, but at least one.
+pub(crate) fn find_some(
+    dir: &Path,
+    ids: &[String],
+    letters_max: usize,
+    bytes_max: usize,
+) -> io::Result<Vec<Letter>> {
     let wanted: BTreeSet<&str> = ids.iter().map(String::as_str).collect();
-    let mut found = Vec::new();
+    let max = letters_max.min(wanted.len());
+    let (mut found, mut bytes) = (Vec::new(), 0);
     for number in files_of(ids) {
-        lines(&files::path(dir, number), number, |line| {
+        let go_on = lines(&files::path(dir, number), number, |line| {
             if let Line::Letter(letter) = line
                 && wanted.contains(letter.id.as_str())
             {
+                bytes += letter.bytes();
                 found.push(*letter);
             }
-            Ok(found.len() < wanted.len())
+            Ok(found.len() < max && bytes < bytes_max)
         })?;
+        if !go_on {
+            break;
+        }
     }
     Ok(found)
 }

@@ -7,7 +7,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use protocol::config::Config;
 use protocol::message::{Identity, Message};
@@ -15,15 +15,19 @@ use protocol::rules::{RuleTable, UplinkRule};
 use protocol::trie::TopicTrie;
 use rocketmq::{Backbone, Error, Outgoing};
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
-use super::{Content, DeadLetters, Letter, find, remove};
-use crate::downlink::{Again, Replays};
+use super::{Content, DeadLetters, Letter, find_some, remove};
+use crate::downlink::{Again, AgainOutcome, Replays};
 use crate::mapping::{self, names};
 
 /// So many letters at most in one request.
 pub(crate) const IDS_MAX: usize = 256;
-/// How long the downlink thread may take for a letter: it may wait for RocketMQ meanwhile.
-const DOWNLINK_PATIENCE: Duration = Duration::from_secs(20);
+/// How long a request may take, but for the letters that are on their way then: the downlink thread may wait for RocketMQ meanwhile.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// So many letters, and about so many bytes of them, are in memory at once.
+const PART_LETTERS_MAX: usize = 16;
+const PART_BYTES_MAX: usize = 8 << 20;
 
 /// Which letters.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -94,21 +98,41 @@ impl Replayer {
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
     }
 
-    /// Tries these letters, and takes those that were delivered out of the files.
+    /// Tries these letters, and takes those that were delivered out of the files. Those for which there is no time are left out of
+    /// the answer.
     ///
     /// # Errors
     /// When the files can't be read.
-    pub(crate) async fn replay(&self, ids: Vec<String>) -> io::Result<Answer> {
+    pub(crate) async fn replay(self: &Arc<Self>, ids: Vec<String>) -> io::Result<Answer> {
+        // In a task of its own: when the connection of who asked breaks, what was delivered is taken out all the same.
+        let this = Arc::clone(self);
+        let done = tokio::spawn(async move { this.work(ids).await }).await;
+        done.unwrap_or_else(|error| Err(io::Error::other(error)))
+    }
+
+    async fn work(&self, ids: Vec<String>) -> io::Result<Answer> {
         let _turn = self.turn.lock().await;
-        let dir = self.dead.dir().to_owned();
-        let wanted = ids.clone();
-        let letters = blocking(move || find(&dir, &wanted)).await?;
+        let deadline = Instant::now() + PATIENCE;
         let mut answer = Answer::default();
-        for id in &ids {
-            if letters.iter().all(|letter| letter.id != *id) {
-                answer.fail(id, "there is no such letter".to_owned());
+        let mut rest = ids;
+        while !rest.is_empty() && Instant::now() < deadline {
+            let (dir, wanted) = (self.dead.dir().to_owned(), rest.clone());
+            let find = move || find_some(&dir, &wanted, PART_LETTERS_MAX, PART_BYTES_MAX);
+            let letters = blocking(find).await?;
+            if letters.is_empty() {
+                for id in &rest {
+                    answer.fail(id, "there is no such letter".to_owned());
+                }
+                break;
             }
+            rest.retain(|id| letters.iter().all(|letter| letter.id != *id));
+            self.work_on(letters, deadline, &mut answer).await;
         }
+        Ok(answer)
+    }
+
+    /// Tries a part of them, and takes it out before the next: whatever happens, no more than a part is delivered once more.
+    async fn work_on(&self, letters: Vec<Letter>, deadline: Instant, answer: &mut Answer) {
         // Those that go down are answered in the thread's own time, all together.
         let mut waiting = Vec::new();
         let mut delivered = Vec::new();
@@ -146,21 +170,15 @@ impl Replayer {
             }
         }
         for (id, outcome) in waiting {
-            match tokio::time::timeout(DOWNLINK_PATIENCE, outcome).await {
-                Ok(Ok(Ok(()))) => {
+            match answered(outcome, deadline).await {
+                Ok(()) => {
                     self.dead.count_replayed(super::Direction::Downlink);
                     delivered.push(id);
                 }
-                Ok(Ok(Err(error))) => answer.fail(&id, error),
-                Ok(Err(_)) => answer.fail(&id, "the sidecar is ending".to_owned()),
-                Err(_) => answer.fail(
-                    &id,
-                    "the downlink is busy; the message may yet be delivered".to_owned(),
-                ),
+                Err(error) => answer.fail(&id, error),
             }
         }
-        self.take_out(delivered, &mut answer).await;
-        Ok(answer)
+        self.take_out(delivered, answer).await;
     }
 
     async fn take_out(&self, delivered: Vec<String>, answer: &mut Answer) {
@@ -201,8 +219,13 @@ impl Replayer {
         let Some(queue) = queues.get(usize::try_from(index).unwrap_or(0)) else {
             return Err(Failure::This(format!("{topic} has no queue to write to")));
         };
-        let sent = self.backbone.send(queue, &[message]).await;
-        sent.map_err(failure)
+        match self.backbone.send(queue, &[message]).await {
+            Err(Error::Reserved { reason }) => {
+                log::warn!("dead letter {id}: RocketMQ has stored it, but {reason}");
+                Ok(())
+            }
+            sent => sent.map_err(failure),
+        }
     }
 
     async fn map_and_send(&self, letter: &Letter, frame: &[u8]) -> Result<(), Failure> {
@@ -232,6 +255,17 @@ fn failure(error: Error) -> Failure {
     }
 }
 
+/// What the downlink thread says by then. What it has not begun with by then, it leaves.
+async fn answered(mut outcome: oneshot::Receiver<AgainOutcome>, deadline: Instant) -> AgainOutcome {
+    if let Ok(said) = tokio::time::timeout_at(deadline.into(), &mut outcome).await {
+        return said.unwrap_or_else(|_| Err("the sidecar is ending".to_owned()));
+    }
+    outcome.close();
+    // It may have been said just now.
+    let said = outcome.try_recv();
+    said.unwrap_or_else(|_| Err("the downlink is busy; try again later".to_owned()))
+}
+
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
@@ -258,12 +292,33 @@ fn map(letter: &Letter, frame: &[u8], config: &Config) -> Result<Vec<(String, Ou
         let topic = message.topic;
         return Err(format!("no uplink rule wants {topic:?} now"));
     }
-    let mapped = rules.into_iter().map(|rule| {
-        mapping::uplink::map(&message, rule, config.layout, &identity)
-            .map(|(topic, _, outgoing)| (topic, outgoing))
-            .map_err(|error| format!("rule {:?}: {error}", rule.text))
-    });
-    mapped.collect()
+    // What the frame's own rules make of it, in their order: by that the copies in one topic are numbered.
+    let topic_of = |text: &str| {
+        let rule = UplinkRule::parse(text).ok()?;
+        let made = mapping::uplink::map(&message, &rule, config.layout, &identity).ok()?;
+        Some(made.0)
+    };
+    let own = named.iter().position(|text| *text == letter.rule);
+    let is_own = rules.iter().any(|rule| rule.text == letter.rule);
+    let before = own.filter(|_| is_own).unwrap_or(named.len());
+    let mut topics: Vec<String> = named[..before]
+        .iter()
+        .filter_map(|text| topic_of(text))
+        .collect();
+    let mut mapped = Vec::new();
+    for rule in rules {
+        let made = mapping::uplink::map(&message, rule, config.layout, &identity);
+        let (topic, _, mut outgoing) =
+            made.map_err(|error| format!("rule {:?}: {error}", rule.text))?;
+        let copy = 1 + topics.iter().filter(|other| **other == topic).count();
+        if copy > 1 {
+            let property = (names::COPY.to_owned(), copy.to_string());
+            outgoing.properties.push(property);
+        }
+        topics.push(topic.clone());
+        mapped.push((topic, outgoing));
+    }
+    Ok(mapped)
 }
 
 /// The letter's own rule where it still holds. Else those that want the topic now; but not those that the frame names beside the

@@ -7,7 +7,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 use rocketmq::Queue;
 
-/// What was handed over and not yet committed. Grows by one entry per RocketMQ queue and batch, not per message.
+/// With so many entries, those of one queue become one: its offset is committed later then.
+const ENTRIES_MAX: usize = 4_096;
+
+/// What was handed over and not yet committed. Grows by one entry per RocketMQ queue and batch, not per message, and not beyond
+/// [`ENTRIES_MAX`] or one for each queue.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
     entries: VecDeque<Entry>,
@@ -30,6 +34,11 @@ impl InFlight {
                 .back()
                 .is_none_or(|last| last.position <= position)
         );
+        if self.entries.len() >= ENTRIES_MAX
+            && let Some(newest) = self.entries.iter().rposition(|entry| entry.queue == *queue)
+        {
+            self.entries.remove(newest);
+        }
         self.entries.push_back(Entry {
             position,
             queue: queue.clone(),
@@ -89,6 +98,28 @@ mod tests {
         assert!(!table.is_empty());
         table.release(1000);
         assert_eq!(table.take_done(), [(queue(1), 9)]);
+        assert!(table.is_empty());
+    }
+
+    #[test]
+    fn however_many_batches_wait_memory_is_bounded_and_nothing_is_committed_early() {
+        let mut table = InFlight::default();
+        let last = 3 * ENTRIES_MAX as i64;
+        for offset in 0..last {
+            table.push(&queue(offset as i32 % 3), offset, 10 * offset as u64);
+        }
+        assert_eq!(table.entries.len(), ENTRIES_MAX);
+        table.release(10 * (last - 3) as u64 - 1);
+        for (_, offset) in table.take_done() {
+            assert!(offset < last - 3, "{offset}");
+        }
+        table.release(10 * last as u64);
+        let done: Vec<_> = table
+            .take_done()
+            .into_iter()
+            .map(|(_, offset)| offset)
+            .collect();
+        assert_eq!(done, [last - 3, last - 2, last - 1]);
         assert!(table.is_empty());
     }
 

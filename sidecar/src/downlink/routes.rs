@@ -64,6 +64,11 @@ impl Routes {
         };
         routes.iter().filter(wants).map(Arc::clone).collect()
     }
+
+    /// The first rule of a topic.
+    pub(crate) fn first_of(&self, topic: &str) -> Option<Arc<Route>> {
+        self.0.get(topic)?.first().map(Arc::clone)
+    }
 }
 
 fn tags_of(routes: &[Arc<Route>]) -> String {
@@ -100,14 +105,8 @@ mod tests {
                 broker: "b".into(),
                 id: 0,
             },
-            offset: 0,
-            message_id: String::new(),
-            body: bytes::Bytes::new(),
             tag: tag.map(str::to_owned),
-            keys: None,
-            properties: Vec::new(),
-            born_at_ms: 0,
-            stored_at_ms: 0,
+            ..Incoming::default()
         }
     }
 

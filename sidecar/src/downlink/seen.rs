@@ -6,7 +6,8 @@
 //! and not above it in position has been here. `mqtt_lane` names the layout of the sender's lanes: when a topic gets other
 //! queues, messages change their lane, and begin under another name at a mark of their own.
 //!
-//! Left alone are messages without identity or lane (from other producers), and a queue that is read again from further
+//! Left alone are messages without identity or lane (from other producers), those with a lane whose seal says that they are
+//! not what was put into this queue (an application has copied the properties of one of ours), and a queue that is read again from further
 //! back because an operator set the group's offset: a mark only counts for what lies behind the offset at which it was made.
 //! What was replayed from the dead letters is out of order by its nature: of that, each identity is remembered by itself.
 //!
@@ -20,19 +21,22 @@
 //! replayed <offset> <copy> <queue id> <broker> <topic> <identity>\n                           one line a replayed message
 //! ```
 
+mod lines;
+mod place;
+
 use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use protocol::message::Identity;
-use rocketmq::{Incoming, Queue};
+use rocketmq::Queue;
 
-use crate::mapping::names;
+use lines::{Mark, REPLAYED, mark_line, parse_mark, parse_replay, replay_line};
+pub(crate) use place::Place;
+use place::{Key, ReplayKey};
 
 const MAGIC: &str = "mosquitto-rocketmq downlink seen 1";
-const REPLAYED: &str = "replayed ";
 /// Marks kept: some hundred bytes each. A hundred nodes that send to sixteen queues make 1,600 a start of theirs.
 const MARKS_MAX: usize = 16_384;
 /// A mark that was not used for so long is not taken over by the next run.
@@ -41,43 +45,6 @@ const FORGET_AFTER_S: u64 = 30 * 24 * 3600;
 const REPLAYS_MAX: usize = 4_096;
 /// A longer file is written anew: marks that were forgotten still have their lines.
 const FILE_BYTES_MAX: u64 = 16 << 20;
-/// Longer names of nodes are not ours.
-const ORIGIN_BYTES_MAX: usize = 200;
-
-/// The place of a message in its sender's order, as its properties tell it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
-    key: Key,
-    order: Order,
-    offset: i64,
-    is_replayed: bool,
-}
-
-/// Where order holds.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Key {
-    queue: Queue,
-    /// `mqtt_lane`.
-    lane: String,
-    /// Node and epoch.
-    origin: String,
-}
-
-/// Position, and which of the messages that one publish became in this topic.
-type Order = (u64, u32);
-
-#[derive(Debug, Clone, Copy)]
-struct Mark {
-    at: u64,
-    order: Order,
-    offset: i64,
-    used_s: u64,
-    /// The file does not say so yet.
-    is_dirty: bool,
-}
-
-/// A replayed message: topic, identity, copy.
-type ReplayKey = (String, String, u32);
 
 /// See the module.
 #[derive(Debug)]
@@ -96,48 +63,6 @@ pub(crate) struct Seen {
     /// Lines not yet in the file.
     new_replays: String,
     marks_max: usize,
-}
-
-impl Place {
-    /// Nothing for a message that no lane of ours sent.
-    pub(crate) fn of(incoming: &Incoming) -> Option<Place> {
-        let (mut id, mut lane, mut copy, mut is_replayed) = (None, "", 1, false);
-        for (name, value) in &incoming.properties {
-            match name.as_str() {
-                names::ID => id = Some(value.as_str()),
-                names::LANE => lane = value,
-                names::COPY => copy = value.parse().ok()?,
-                names::REPLAYED => is_replayed = true,
-                _ => {}
-            }
-        }
-        let id = Identity::parse(id?).ok()?;
-        let is_word = |text: &str, max| {
-            (1..=max).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
-        };
-        if !is_word(id.node, ORIGIN_BYTES_MAX) || !(is_replayed || is_word(lane, 16)) {
-            return None;
-        }
-        let key = Key {
-            queue: incoming.queue.clone(),
-            lane: if is_replayed { "-" } else { lane }.to_owned(),
-            origin: format!("{}:{:x}", id.node, id.epoch),
-        };
-        Some(Place {
-            key,
-            order: (id.position, copy),
-            offset: incoming.offset,
-            is_replayed,
-        })
-    }
-
-    fn replay_key(&self) -> ReplayKey {
-        (
-            self.key.queue.topic.clone(),
-            format!("{}:{}", self.key.origin, self.order.0),
-            self.order.1,
-        )
-    }
 }
 
 impl Seen {
@@ -325,68 +250,6 @@ impl Seen {
             self.marks.insert(key, mark);
         }
     }
-}
-
-impl Mark {
-    /// Always of the same length.
-    fn text(&self) -> String {
-        let ((position, copy), offset) = (self.order, self.offset.max(0));
-        format!("{position:020} {copy:010} {offset:020} {:020}", self.used_s)
-    }
-}
-
-fn mark_line(text: &str, key: &Key) -> String {
-    let queue = &key.queue;
-    format!(
-        "{text} {} {} {} {} {}\n",
-        key.lane, queue.id, queue.broker, queue.topic, key.origin
-    )
-}
-
-fn parse_mark(line: &str) -> Option<(Key, Mark)> {
-    let mut fields = line.split(' ');
-    let mark = Mark {
-        at: 0,
-        order: (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?),
-        offset: fields.next()?.parse().ok()?,
-        used_s: fields.next()?.parse().ok()?,
-        is_dirty: false,
-    };
-    let lane = fields.next()?.to_owned();
-    let queue = parse_queue(&mut fields)?;
-    let origin = fields.next().filter(|text| !text.is_empty())?.to_owned();
-    Some((
-        Key {
-            queue,
-            lane,
-            origin,
-        },
-        mark,
-    ))
-}
-
-fn parse_replay(text: &str) -> Option<(ReplayKey, Queue, i64)> {
-    let mut fields = text.split(' ');
-    let offset = fields.next()?.parse().ok()?;
-    let copy = fields.next()?.parse().ok()?;
-    let queue = parse_queue(&mut fields)?;
-    let id = fields.next().filter(|text| !text.is_empty())?.to_owned();
-    Some(((queue.topic.clone(), id, copy), queue, offset))
-}
-
-fn parse_queue<'a>(fields: &mut impl Iterator<Item = &'a str>) -> Option<Queue> {
-    Some(Queue {
-        id: fields.next()?.parse().ok()?,
-        broker: fields.next()?.to_owned(),
-        topic: fields.next()?.to_owned(),
-    })
-}
-
-fn replay_line((topic, id, copy): &ReplayKey, queue: &Queue, offset: i64) -> String {
-    format!(
-        "{REPLAYED}{offset} {copy} {} {} {topic} {id}\n",
-        queue.id, queue.broker
-    )
 }
 
 fn temporary(path: &Path) -> PathBuf {

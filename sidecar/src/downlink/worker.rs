@@ -153,7 +153,11 @@ impl Worker {
                         self.hand_over(&batch, consumer.as_mut());
                     }
                 }
-                Err(error) => self.failed("can't read", &error),
+                Err(error) => {
+                    // It reads on by itself: what it then finds must not wait for us.
+                    self.retry = RETRY_FIRST;
+                    self.failed("can't read", &error);
+                }
             }
             self.replay();
             self.commit(consumer.as_mut(), false);
@@ -208,6 +212,10 @@ impl Worker {
 
     /// False when the sidecar is ending and the message has to come again.
     fn hand_over_one(&mut self, incoming: &Incoming, consumer: &mut dyn Consumer) -> bool {
+        if let Some(problem) = &incoming.problem {
+            self.bury_undelivered(incoming, problem);
+            return true;
+        }
         let place = Place::of(incoming);
         let is_duplicate = place
             .as_ref()
@@ -245,14 +253,34 @@ impl Worker {
             self.metrics
                 .settle_downlink(&route.counters, self.writer.frames());
         }
-        let recorded = self
-            .table
-            .record(&incoming.queue, incoming.offset, incoming.stored_at_ms);
-        written("downlink.offsets", recorded);
+        self.record(incoming);
         if let Some(place) = place.filter(|_| !is_duplicate) {
             self.seen.note(&place);
         }
         true
+    }
+
+    fn record(&mut self, incoming: &Incoming) {
+        let recorded = self
+            .table
+            .record(&incoming.queue, incoming.offset, incoming.stored_at_ms);
+        written("downlink.offsets", recorded);
+    }
+
+    /// A message that could not be decoded: one dead letter for each rule that wants it. When not even its tag can be known, for
+    /// the topic's first rule.
+    fn bury_undelivered(&mut self, incoming: &Incoming, problem: &str) {
+        let mut routes = self.routes.matching(incoming);
+        if routes.is_empty() && incoming.tag.is_none() {
+            routes.extend(self.routes.first_of(&incoming.queue.topic));
+        }
+        for route in routes {
+            route.counters.received.fetch_add(1, Relaxed);
+            self.bury(incoming, &route, problem);
+            self.metrics
+                .settle_downlink(&route.counters, self.writer.frames());
+        }
+        self.record(incoming);
     }
 
     fn bury(&mut self, incoming: &Incoming, route: &Route, reason: &str) {
@@ -292,7 +320,7 @@ impl Worker {
                 Err(error) => {
                     if !std::mem::replace(&mut is_said, true) {
                         log::error!(
-                            "downlink log: {error}; trying again each second, and reading nothing meanwhile"
+                            "downlink log: {error}; trying again every {POLL:?}, and reading nothing meanwhile"
                         );
                     }
                     std::thread::sleep(POLL);

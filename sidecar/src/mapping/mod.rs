@@ -8,6 +8,7 @@ pub(crate) mod downlink;
 mod escape;
 mod facts;
 pub(crate) mod names;
+pub(crate) mod seal;
 #[cfg(test)]
 mod tests;
 pub(crate) mod uplink;

@@ -16,7 +16,7 @@ pub(crate) const RECEIVED_AT: &str = "mqtt_received_at";
 /// `node:epoch:position`, unique for each message that a device published.
 pub(crate) const ID: &str = "mqtt_id";
 /// Names the layout of the sender's lanes, for whoever drops repetitions by order: within one queue, node, epoch and lane
-/// positions only fall when something is repeated.
+/// positions only fall when something is repeated. Behind the name stands a seal (see `seal`).
 pub(crate) const LANE: &str = "mqtt_lane";
 /// `2` and so on for the further copies when several rules send one message to the same RocketMQ topic.
 pub(crate) const COPY: &str = "mqtt_copy";
@@ -61,7 +61,6 @@ pub(crate) const BOOKKEEPING: &[&str] = &[
     WILL,
     EMPTY,
     EXPIRY,
-    REPLAYED,
 ];
 
 /// Names of Alibaba's MQTT service and of Apache rocketmq-mqtt. Where the two differ, both are written and both are read.

@@ -104,7 +104,12 @@ impl Metrics {
     pub(crate) fn begin_downlink(&self, epoch: u64, frames: u64) {
         let row = self.book.get(place::APPENDING);
         let counted = self.book.get(place::DOWNLINK_FRAMES);
-        if row != 0 && self.book.get(place::DOWNLINK_EPOCH) == epoch && frames == counted + 1 {
+        let is_same_log = self.book.get(place::DOWNLINK_EPOCH) == epoch;
+        if row == 0 && is_same_log && frames > counted {
+            // A dead letter, and the sidecar was killed before it could say so.
+            self.leave_out_of_downlink(frames - counted);
+        }
+        if row != 0 && is_same_log && frames == counted + 1 {
             let bytes = self.book.get(place::APPENDING_BYTES);
             let of_row = |rule: &&Arc<DownRule>| rule.row.is_some_and(|found| found as u64 == row);
             let rules = self.down.read();
@@ -116,7 +121,7 @@ impl Metrics {
                 self.settle_downlink(rule, frames);
             }
         }
-        if self.book.get(place::DOWNLINK_EPOCH) != epoch {
+        if !is_same_log {
             let rules = self.down.read();
             let rules = rules.unwrap_or_else(std::sync::PoisonError::into_inner);
             let handed_over = rules.values().map(|rule| rule.handed_over.load(Relaxed));
@@ -129,6 +134,20 @@ impl Metrics {
             (place::DOWNLINK_FRAMES, frames),
             (place::APPENDING, 0),
         ]);
+    }
+
+    /// A dead letter was appended to the downlink log, which has so many frames now. It is no rule's: it was counted when it became one.
+    pub(crate) fn replayed_down(&self, frames: u64) {
+        self.leave_out_of_downlink(1);
+        self.book.set_all(&[
+            (place::DOWNLINK_BASE, self.downlink_base.load(Relaxed)),
+            (place::DOWNLINK_FRAMES, frames),
+        ]);
+    }
+
+    fn leave_out_of_downlink(&self, frames: u64) {
+        let base = self.downlink_base.load(Relaxed).wrapping_sub(frames);
+        self.downlink_base.store(base, Relaxed);
     }
 
     /// A message with so many bytes of payload is about to be appended to the downlink log for this rule.
@@ -229,5 +248,32 @@ mod tests {
             drop((rule, next));
             std::fs::remove_file(dir.path().join("sidecar.counters")).unwrap();
         }
+    }
+    #[test]
+    fn what_goes_down_again_is_left_out_of_the_sums() {
+        let dir = tempfile::tempdir().unwrap();
+        let metrics = Metrics::open(dir.path()).unwrap();
+        metrics.begin_downlink(7, 0);
+        let rule = metrics.down_rule("A a");
+        let hand_over = |frames| {
+            metrics.appending(&rule, 1);
+            rule.received.fetch_add(1, Relaxed);
+            rule.handed_over.fetch_add(1, Relaxed);
+            metrics.settle_downlink(&rule, frames);
+        };
+        let sum = |metrics: &Metrics, frames: i64| {
+            let snapshot = metrics.snapshot();
+            let handed_over: u64 = snapshot.downlink.iter().map(|rule| rule.handed_over).sum();
+            assert_eq!(handed_over.cast_signed(), frames + snapshot.downlink_base);
+        };
+        hand_over(1);
+        metrics.replayed_down(2);
+        hand_over(3);
+        sum(&metrics, 3);
+        drop((rule, metrics));
+        // One more was appended, and its sidecar killed.
+        let next = Metrics::open(dir.path()).unwrap();
+        next.begin_downlink(7, 4);
+        sum(&next, 4);
     }
 }

@@ -30,7 +30,7 @@ pub(crate) struct Source {
     metrics: Arc<Metrics>,
     rates: Mutex<Rates>,
     /// Not before everything has started.
-    replayer: OnceLock<Replayer>,
+    replayer: OnceLock<Arc<Replayer>>,
 }
 
 impl Source {
@@ -47,10 +47,10 @@ impl Source {
     /// Dead letters can be replayed from now on.
     pub(crate) fn set_replayer(&self, replayer: Replayer) {
         // There is one in the life of a source.
-        let _ = self.replayer.set(replayer);
+        let _ = self.replayer.set(Arc::new(replayer));
     }
 
-    fn replayer(&self) -> Option<&Replayer> {
+    fn replayer(&self) -> Option<&Arc<Replayer>> {
         self.replayer.get()
     }
 

@@ -1,26 +1,18 @@
-//! The intake: a thread that reads the hand-off log and deals the messages out to the tasks of their topics.
+//! The intake: a thread that reads the hand-off log, has its frames dealt out, and gives back what is done with.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use handoff::{Frame, Position, ReadError, Reader, Waiter};
-use protocol::config::{Config, Layout};
-use protocol::message::{Epochs, Identity, Message, Returned, UplinkFrame};
+use handoff::{Position, ReadError, Reader, Waiter};
+use protocol::config::Config;
+use protocol::message::Epochs;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc::{self, UnboundedSender};
-use tokio::task::AbortHandle;
 
-use super::lane::{Item, Note};
-use super::layout::hash;
-use super::rules::{Rule, Rules};
+use super::dealer::Dealer;
+use super::rules::Rules;
 use super::topic;
 use super::{Control, DrainOutcome};
-use crate::dead_letter::{Direction, Letter};
-use crate::mapping::{self, names};
-use crate::metrics::Ending;
 
 /// So many messages are dealt out at once while the log has more.
 const DEAL: usize = 256;
@@ -35,16 +27,9 @@ const STREAM_GAP: Duration = Duration::from_millis(1);
 const BLINK: Duration = Duration::from_micros(200);
 const BLINKS: usize = 5;
 /// The pause after an error of the system, and while a segment is missing.
-const PAUSE: Duration = Duration::from_millis(500);
-/// With more topics than this (templates can make many), those that rest are forgotten.
-const TOPICS_MAX: usize = 1024;
+pub(super) const PAUSE: Duration = Duration::from_millis(500);
 /// So much of a damaged stretch is kept as a dead letter.
 const DAMAGE_BYTES_MAX: usize = 1 << 20;
-/// Dead letters are written when they hold so much memory, however few they are.
-const LETTERS_BYTES_MAX: usize = 8 << 20;
-/// What a message holds in memory besides its bytes, about: its properties as the client wants them are most of it. Measured by the
-/// ledger's `rocketmq-away-10min`, where the memory in flight is full of small messages.
-const OVERHEAD: u64 = 1_600;
 
 pub(super) struct Intake {
     reader: Reader,
@@ -54,40 +39,6 @@ pub(super) struct Intake {
     /// Whether the last message came soon after the log had been read to its end.
     is_stream: bool,
     dealer: Dealer,
-}
-
-/// All but the reader, from which frames are borrowed.
-struct Dealer {
-    shared: Arc<topic::Shared>,
-    rules: Rules,
-    node_id: String,
-    epochs: Epochs,
-    layout: Layout,
-    runtime: Handle,
-    topics: HashMap<Arc<str>, Desk>,
-    /// Messages not yet dealt out, over all desks.
-    held: usize,
-    /// Dead letters not yet written, and what ends when they are.
-    letters: Vec<Letter>,
-    letters_bytes: usize,
-    buried: Vec<(u64, Ending)>,
-}
-
-/// A topic as the intake sees it.
-struct Desk {
-    sender: UnboundedSender<Vec<Item>>,
-    task: AbortHandle,
-    held: Vec<Item>,
-    outstanding: Arc<AtomicU64>,
-}
-
-impl Drop for Desk {
-    fn drop(&mut self) {
-        // Only dropped when nothing is outstanding, or when the time to drain is over.
-        if self.outstanding.load(Relaxed) > 0 {
-            self.task.abort();
-        }
-    }
 }
 
 impl Intake {
@@ -100,19 +51,8 @@ impl Intake {
         control: Arc<Control>,
         runtime: Handle,
     ) -> Intake {
-        let dealer = Dealer {
-            shared,
-            rules,
-            node_id: config.node_id.clone(),
-            epochs,
-            layout: config.layout,
-            runtime,
-            topics: HashMap::new(),
-            held: 0,
-            letters: Vec::new(),
-            letters_bytes: 0,
-            buried: Vec::new(),
-        };
+        let dealing = Arc::clone(&control);
+        let dealer = Dealer::new(config, epochs, rules, shared, dealing, runtime);
         Intake {
             waiter: reader.waiter(),
             reader,
@@ -134,7 +74,9 @@ impl Intake {
                     .map(|deadline| (self.reader.end(), deadline));
             }
             if let Some((end, deadline)) = goal
-                && (self.reader.position() >= end || Instant::now() >= deadline)
+                && (self.reader.position() >= end
+                    || self.dealer.is_stuck
+                    || Instant::now() >= deadline)
             {
                 return self.end(deadline);
             }
@@ -170,7 +112,7 @@ impl Intake {
                     return;
                 }
             }
-            if self.dealer.held >= DEAL {
+            if self.dealer.held >= DEAL || self.dealer.is_stuck {
                 self.dealer.deal();
                 return;
             }
@@ -244,242 +186,5 @@ impl Intake {
             0 => DrainOutcome::Drained,
             left => DrainOutcome::TimedOut { left },
         }
-    }
-}
-
-impl Dealer {
-    fn take(&mut self, frame: &Frame<'_>) {
-        let bytes = frame.payload.len() as u64;
-        let message = match UplinkFrame::decode(frame.payload) {
-            Ok(UplinkFrame::Message(message)) => message,
-            Ok(UplinkFrame::Returned(returned)) => return self.take_back(frame, &returned),
-            Err(error) => {
-                let ticket = self.shared.window.open(frame.next, 1, 0);
-                let reason = format!("the frame holds no message: {error}");
-                self.bury(frame, ticket, None, None, &reason);
-                return;
-            }
-        };
-        let count = u32::try_from(message.rules.len()).unwrap_or(u32::MAX);
-        if count == 0 {
-            let ticket = self.shared.window.open(frame.next, 1, 0);
-            self.bury(
-                frame,
-                ticket,
-                Some(&message),
-                None,
-                "the frame names no rule",
-            );
-            return;
-        }
-        let is_counted = self.shared.window.is_counted(frame.next);
-        let ticket =
-            self.shared
-                .window
-                .open(frame.next, count, (bytes + OVERHEAD) * u64::from(count));
-        let mut topics: Vec<String> = Vec::new();
-        for id in message.rules.iter() {
-            let rule = match self.rules.get(id) {
-                Ok(rule) => rule,
-                Err(reason) => {
-                    self.bury(frame, ticket, Some(&message), None, &reason);
-                    continue;
-                }
-            };
-            if !is_counted {
-                rule.counters.matched.fetch_add(1, Relaxed);
-            }
-            let identity = self.identity(frame.position);
-            match mapping::uplink::map(&message, &rule.rule, self.layout, &identity) {
-                Ok((topic, key, mut outgoing)) => {
-                    let copy = 1 + topics.iter().filter(|other| **other == topic).count();
-                    if copy > 1 {
-                        let property = (names::COPY.to_owned(), copy.to_string());
-                        outgoing.properties.push(property);
-                    }
-                    let payload_bytes = message.payload.len() as u64;
-                    let note = Note {
-                        ticket,
-                        copy,
-                        rule,
-                        hash: hash(&key),
-                        payload_bytes,
-                    };
-                    self.hold(
-                        &topic,
-                        Item {
-                            message: outgoing,
-                            note,
-                        },
-                    );
-                    if count > 1 {
-                        topics.push(topic);
-                    }
-                }
-                Err(error) => self.bury(
-                    frame,
-                    ticket,
-                    Some(&message),
-                    Some(rule),
-                    &error.to_string(),
-                ),
-            }
-        }
-    }
-
-    fn identity(&self, position: Position) -> Identity<'_> {
-        Identity {
-            node: &self.node_id,
-            epoch: self.epochs.at(position),
-            position,
-        }
-    }
-
-    /// What came down and the plugin could not inject: a dead letter. No rule of the way up has to do with it, and the plugin has counted it.
-    fn take_back(&mut self, frame: &Frame<'_>, returned: &Returned<'_>) {
-        let ticket = self.shared.window.open(frame.next, 1, 0);
-        let message = Message::decode(returned.payload).ok();
-        let identity = Identity {
-            node: &self.node_id,
-            epoch: returned.epoch,
-            position: returned.position,
-        };
-        let mut letter = Letter::of_frame(
-            Direction::Downlink,
-            &identity,
-            returned.payload,
-            message.as_ref(),
-            "",
-            returned.reason,
-        );
-        letter.time_ms = returned.returned_at_ms;
-        self.keep(letter, returned.payload.len(), ticket, Ending::Returned);
-    }
-
-    /// What can't be mended is kept as it is, for whoever can make something of it.
-    fn skip(&mut self, from: Position, to: Position, reason: &str, raw: &[u8]) {
-        self.shared.metrics.corrupt_frames.fetch_add(1, Relaxed);
-        log::error!(
-            "the hand-off log is damaged from {from} to {to} and read on behind it: {reason}"
-        );
-        let ticket = self
-            .shared
-            .window
-            .skip(to, u32::from(!raw.is_empty()), raw.len() as u64);
-        if raw.is_empty() {
-            return;
-        }
-        let mut reason = format!("the uplink log is damaged from {from} to {to}: {reason}");
-        let kept = raw.len() as u64;
-        if kept < to - from {
-            reason += &format!("; the first {kept} bytes are kept");
-        }
-        let identity = self.identity(from);
-        let letter = Letter::of_frame(Direction::Uplink, &identity, raw, None, "", &reason);
-        // No message that was counted: the log's count of frames tells how many were lost.
-        self.keep(letter, raw.len(), ticket, Ending::Unroutable);
-    }
-
-    fn bury(
-        &mut self,
-        frame: &Frame<'_>,
-        ticket: u64,
-        message: Option<&Message<'_>>,
-        rule: Option<Arc<Rule>>,
-        reason: &str,
-    ) {
-        let text = rule.as_ref().map_or("", |rule| rule.rule.text.as_str());
-        let letter = Letter::of_frame(
-            Direction::Uplink,
-            &self.identity(frame.position),
-            frame.payload,
-            message,
-            text,
-            reason,
-        );
-        let ending = rule.map_or(Ending::Unroutable, |rule| {
-            Ending::Dead(Arc::clone(&rule.counters))
-        });
-        self.keep(letter, frame.payload.len(), ticket, ending);
-    }
-
-    /// Has a letter written, at the next deal or, when many bytes have come together, at once.
-    fn keep(&mut self, letter: Letter, bytes: usize, ticket: u64, ending: Ending) {
-        self.letters.push(letter);
-        self.letters_bytes += bytes;
-        self.buried.push((ticket, ending));
-        self.held += 1;
-        if self.letters_bytes > LETTERS_BYTES_MAX {
-            self.write_letters();
-        }
-    }
-
-    fn hold(&mut self, topic: &str, item: Item) {
-        if !self.topics.contains_key(topic) {
-            self.open(topic);
-        }
-        if let Some(desk) = self.topics.get_mut(topic) {
-            desk.held.push(item);
-            self.held += 1;
-        }
-    }
-
-    fn open(&mut self, topic: &str) {
-        if self.topics.len() >= TOPICS_MAX {
-            // This thread alone adds to what is outstanding: a desk that rests now can't be in use.
-            self.topics
-                .retain(|_, desk| !desk.held.is_empty() || desk.outstanding.load(Relaxed) > 0);
-        }
-        let name: Arc<str> = topic.into();
-        let (sender, receiver) = mpsc::unbounded_channel();
-        let outstanding = Arc::new(AtomicU64::new(0));
-        let work = topic::run(
-            Arc::clone(&name),
-            Arc::clone(&self.shared),
-            Arc::clone(&outstanding),
-            receiver,
-        );
-        let task = self.runtime.spawn(work).abort_handle();
-        self.topics.insert(
-            name,
-            Desk {
-                sender,
-                task,
-                held: Vec::new(),
-                outstanding,
-            },
-        );
-    }
-
-    /// Gives everything held to the topics, and the dead letters to the disk.
-    fn deal(&mut self) {
-        if self.held == 0 {
-            return;
-        }
-        self.held = 0;
-        for desk in self
-            .topics
-            .values_mut()
-            .filter(|desk| !desk.held.is_empty())
-        {
-            let items = std::mem::take(&mut desk.held);
-            desk.outstanding.fetch_add(items.len() as u64, Relaxed);
-            // The task only ends when this sender does.
-            let _ = desk.sender.send(items);
-        }
-        self.write_letters();
-    }
-
-    fn write_letters(&mut self) {
-        if self.buried.is_empty() {
-            return;
-        }
-        while let Err(error) = self.shared.dead.append(&mut self.letters) {
-            log::error!("dead letters can't be written, trying again: {error}");
-            std::thread::sleep(PAUSE);
-        }
-        self.letters.clear();
-        self.letters_bytes = 0;
-        self.shared.window.complete(self.buried.drain(..));
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rocketmq::{Outgoing, Queue};
 
+use super::layout::{Layout, Stamp};
 use super::rules::Rule;
 use super::window::Ticket;
 
@@ -51,6 +52,7 @@ pub(super) struct Batch {
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) queue: Queue,
+    stamp: Stamp,
     waiting: VecDeque<Item>,
     in_flight: bool,
     failures: u32,
@@ -60,8 +62,10 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(queue: Queue) -> Lane {
+    /// A lane to this queue, which is one of the layout's.
+    pub(super) fn new(layout: &Layout, queue: Queue) -> Lane {
         Lane {
+            stamp: layout.stamp(&queue),
             queue,
             waiting: VecDeque::new(),
             in_flight: false,
@@ -71,7 +75,8 @@ impl Lane {
         }
     }
 
-    pub(super) fn push(&mut self, item: Item) {
+    pub(super) fn push(&mut self, mut item: Item) {
+        self.stamp.put_on(&mut item.message);
         self.waiting.push_back(item);
     }
 

@@ -5,16 +5,28 @@
 //! behind a newer one in another queue, and is no repetition. So each message carries the name of the layout
 //! (`mqtt_lane`), which is made of the queues alone: a sender that was restarted goes on under the same name.
 //!
-//! Both hashes are part of what other nodes rely on. They must never depend on the compiler's version, as the standard
+//! Applications copy properties from a message into another one. That is not ours then, and no repetition, however much it looks
+//! like one. So behind the name stands a seal: the CRC-32C of the queue that we put the message into, and of its body. Who reads
+//! it in another queue, or with another body, knows that somebody else has written it.
+//!
+//! The hashes are part of what other nodes rely on. They must never depend on the compiler's version, as the standard
 //! library's do: a key that changed its lane under an unchanged name would be taken for a repetition.
 
 use rocketmq::{Outgoing, Queue};
 
 use crate::mapping::names;
+use crate::mapping::seal::Seal;
 
 /// The name of a layout: eight hexadecimal digits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Layout(String);
+
+/// What is written on the messages of one lane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stamp {
+    layout: Layout,
+    seal: Seal,
+}
 
 impl Layout {
     pub(super) fn of(queues: &[Queue]) -> Layout {
@@ -27,13 +39,22 @@ impl Layout {
         Layout(format!("{:08x}", (hash ^ (hash >> 32)) & 0xffff_ffff))
     }
 
-    /// Writes the name on the message, over that of an earlier layout.
-    pub(super) fn stamp(&self, message: &mut Outgoing) {
+    /// For the messages of the lane to this queue.
+    pub(super) fn stamp(&self, queue: &Queue) -> Stamp {
+        Stamp {
+            layout: self.clone(),
+            seal: Seal::of(queue),
+        }
+    }
+}
+
+impl Stamp {
+    /// Writes name and seal on the message, over those of an earlier lane.
+    pub(super) fn put_on(&self, message: &mut Outgoing) {
+        let text = format!("{}{}", self.layout.0, self.seal.text(&message.body));
         match message.properties.last_mut() {
-            Some((name, value)) if name == names::LANE => value.clone_from(&self.0),
-            _ => message
-                .properties
-                .push((names::LANE.to_owned(), self.0.clone())),
+            Some((name, value)) if name == names::LANE => *value = text,
+            _ => message.properties.push((names::LANE.to_owned(), text)),
         }
     }
 }
@@ -101,12 +122,15 @@ mod tests {
     #[test]
     fn a_message_has_one_name_and_can_lose_it() {
         let mut message = Outgoing::default();
-        Layout::of(&queues(4)).stamp(&mut message);
-        Layout::of(&queues(2)).stamp(&mut message);
-        assert_eq!(
-            message.properties,
-            [(names::LANE.to_owned(), Layout::of(&queues(2)).0)]
-        );
+        let queue = &queues(1)[0];
+        Layout::of(&queues(4)).stamp(queue).put_on(&mut message);
+        Layout::of(&queues(2)).stamp(queue).put_on(&mut message);
+        let [(name, value)] = &message.properties[..] else {
+            panic!("one property, not {:?}", message.properties)
+        };
+        assert_eq!(name, names::LANE);
+        let seal = value.strip_prefix(&Layout::of(&queues(2)).0).unwrap();
+        assert!(Seal::of(queue).is_on(&message.body, seal));
         unstamp(&mut message);
         unstamp(&mut message);
         assert!(message.properties.is_empty());

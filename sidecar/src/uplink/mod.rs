@@ -9,6 +9,7 @@
 //! What is under way is bounded by bytes; behind that bound messages wait in the log. Nothing here gives up on a message
 //! that RocketMQ may yet take.
 
+mod dealer;
 mod intake;
 mod lane;
 mod layout;

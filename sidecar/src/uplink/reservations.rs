@@ -5,7 +5,8 @@
 //! take that for an acknowledgement is to lose messages in a switch; never to take it is to stand still for as long as a
 //! slave is away. So it is sent again, as one message with one identity, until the broker says it is safe or until its
 //! patience is over (`replica_timeout`, counted per broker from its first such answer). From then on its messages count as
-//! stored, and are counted as `reserved`, until it says once that one is safe.
+//! stored, and are counted as `reserved`, until it says once that one is safe. A broker that does not answer for a while begins
+//! anew: what it says then may be said by another master, or of another slave.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -71,6 +72,11 @@ impl Reservations {
         had_some
     }
 
+    /// The broker gave no answer.
+    pub(super) fn silent(&self, broker: &str) {
+        self.safe(broker);
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<String, State>> {
         self.brokers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -92,6 +98,19 @@ mod tests {
         assert_eq!(at(99), Verdict::Accept { is_first: false });
         assert!(table.safe("a") && !table.safe("a"));
         assert_eq!(at(100), Verdict::Again { is_first: true });
+    }
+
+    #[test]
+    fn a_broker_that_was_silent_is_given_its_patience_anew() {
+        let table = Reservations::new(Duration::from_secs(10));
+        let start = Instant::now();
+        let at = |seconds| table.judge("a", start + Duration::from_secs(seconds));
+        assert_eq!(at(0), Verdict::Again { is_first: true });
+        table.silent("a");
+        assert_eq!(at(60), Verdict::Again { is_first: true });
+        assert_eq!(at(70), Verdict::Accept { is_first: true });
+        table.silent("a");
+        assert_eq!(at(71), Verdict::Again { is_first: true });
     }
 
     #[test]

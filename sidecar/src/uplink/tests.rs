@@ -1,257 +1,18 @@
 //! The whole uplink, from a real hand-off log to a stand-in for RocketMQ.
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use async_trait::async_trait;
-use handoff::{LogOptions, Position, ReaderOptions, Writer};
-use protocol::message::{Message, Properties, QoS, RuleIds};
-use rocketmq::{Consumer, Error, Outgoing, Queue, StartAt, Subscription};
+use protocol::message::Message;
+use rocketmq::{Error, Outgoing, Queue};
 
 use super::*;
+use bench::Bench;
+use fake::Fake;
 
+mod bench;
 mod duplicates;
+mod fake;
 mod returned;
-
-type Verdict = dyn Fn(&State, &Queue, &[Outgoing]) -> Result<(), Error> + Send + Sync;
-
-/// RocketMQ as far as the uplink sees it.
-struct Fake {
-    state: Mutex<State>,
-    verdict: Box<Verdict>,
-    in_flight: Mutex<BTreeMap<Queue, usize>>,
-    /// The process may die while it sends: then the next one's batch meets the old one.
-    may_die: std::sync::atomic::AtomicBool,
-}
-
-/// A batch on its way, also when its sender gives it up.
-struct UnderWay<'a>(&'a Fake, &'a Queue);
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        *self.0.in_flight.lock().unwrap().get_mut(self.1).unwrap() -= 1;
-    }
-}
-
-#[derive(Default)]
-struct State {
-    queues: i32,
-    missing: bool,
-    /// Bodies in the order in which they were stored, per queue.
-    stored: BTreeMap<Queue, Vec<String>>,
-    /// The same with everything, and with those whose sender was told something else than success.
-    everything: BTreeMap<Queue, Vec<Outgoing>>,
-    sends: usize,
-    largest: usize,
-}
-
-impl Fake {
-    fn new(
-        verdict: impl Fn(&State, &Queue, &[Outgoing]) -> Result<(), Error> + Send + Sync + 'static,
-    ) -> Arc<Fake> {
-        let state = State {
-            queues: 4,
-            ..State::default()
-        };
-        Arc::new(Fake {
-            state: Mutex::new(state),
-            verdict: Box::new(verdict),
-            in_flight: Mutex::default(),
-            may_die: false.into(),
-        })
-    }
-
-    fn stored(&self) -> usize {
-        self.state
-            .lock()
-            .unwrap()
-            .stored
-            .values()
-            .map(Vec::len)
-            .sum()
-    }
-
-    /// What was stored of one client, in order of storing. Over all queues only if it kept to one.
-    fn of_client(&self, client: &str) -> Vec<String> {
-        let state = self.state.lock().unwrap();
-        let prefix = format!("{client}:");
-        state
-            .stored
-            .values()
-            .flatten()
-            .filter(|body| body.starts_with(&prefix))
-            .cloned()
-            .collect()
-    }
-}
-
-#[async_trait]
-impl Backbone for Fake {
-    async fn probe(&self) -> Result<(), Error> {
-        Ok(())
-    }
-
-    async fn write_queues(&self, topic: &str) -> Result<Vec<Queue>, Error> {
-        let state = self.state.lock().unwrap();
-        if state.missing {
-            return Err(Error::TopicMissing {
-                topic: topic.to_owned(),
-            });
-        }
-        Ok((0..state.queues)
-            .map(|id| Queue {
-                topic: topic.to_owned(),
-                broker: "a".to_owned(),
-                id,
-            })
-            .collect())
-    }
-
-    async fn send(&self, queue: &Queue, batch: &[Outgoing]) -> Result<(), Error> {
-        {
-            let mut in_flight = self.in_flight.lock().unwrap();
-            let count = in_flight.entry(queue.clone()).or_default();
-            *count += 1;
-            assert!(
-                *count == 1 || self.may_die.load(Ordering::Relaxed),
-                "two batches in flight for {queue:?}"
-            );
-        }
-        let _under_way = UnderWay(self, queue);
-        tokio::task::yield_now().await;
-        let mut state = self.state.lock().unwrap();
-        state.sends += 1;
-        state.largest = state.largest.max(batch.len());
-        let outcome = (self.verdict)(&state, queue, batch);
-        if matches!(
-            outcome,
-            Ok(()) | Err(Error::Timeout | Error::Reserved { .. })
-        ) {
-            let everything = state.everything.entry(queue.clone()).or_default();
-            everything.extend_from_slice(batch);
-        }
-        if outcome.is_ok() {
-            let bodies = batch
-                .iter()
-                .map(|message| String::from_utf8(message.body.to_vec()).unwrap());
-            state
-                .stored
-                .entry(queue.clone())
-                .or_default()
-                .extend(bodies);
-        }
-        outcome
-    }
-
-    async fn subscribe(
-        &self,
-        _: &str,
-        _: Vec<Subscription>,
-        _: StartAt,
-    ) -> Result<Box<dyn Consumer>, Error> {
-        Err(Error::Timeout)
-    }
-
-    async fn shutdown(&self) {}
-}
-
-struct Bench {
-    dir: tempfile::TempDir,
-    writer: Writer,
-    table: RuleTable,
-    metrics: Arc<Metrics>,
-    handle: Option<UplinkHandle>,
-}
-
-impl Bench {
-    fn start(fake: &Arc<Fake>, options: &[(&str, &str)]) -> Bench {
-        let dir = tempfile::tempdir().unwrap();
-        let writer = Writer::open(&dir.path().join("uplink"), &LogOptions::default()).unwrap();
-        Epochs::begin(dir.path(), writer.epoch(), 0, 0).unwrap();
-        let table = RuleTable::open(dir.path().join("rules.table")).unwrap();
-        let mut bench = Bench {
-            dir,
-            writer,
-            table,
-            metrics: Arc::default(),
-            handle: None,
-        };
-        bench.run(fake, options);
-        bench
-    }
-
-    fn run(&mut self, fake: &Arc<Fake>, options: &[(&str, &str)]) {
-        let spool = self.dir.path().display().to_string();
-        let base = [
-            ("namesrv", "127.0.0.1:1"),
-            ("node_id", "n"),
-            ("spool_dir", spool.as_str()),
-            ("uplink", "# T"),
-        ];
-        let options = base.iter().chain(options).copied();
-        let config = Arc::new(Config::from_options(options).unwrap());
-        let reader =
-            Reader::open(&self.dir.path().join("uplink"), &ReaderOptions::default()).unwrap();
-        let dead = DeadLetters::open(
-            &self.dir.path().join("dead-letter"),
-            config.dead_letter_bytes_max,
-        )
-        .unwrap();
-        let table = RuleTable::open_read(self.dir.path().join("rules.table")).unwrap();
-        let epochs = Epochs::read(self.dir.path(), reader.epoch()).unwrap();
-        let backbone: Arc<dyn Backbone> = Arc::<Fake>::clone(fake);
-        self.handle = Some(start(
-            config,
-            reader,
-            epochs,
-            table,
-            backbone,
-            Arc::clone(&self.metrics),
-            dead,
-        ));
-    }
-
-    fn publish(&mut self, client_id: &str, body: &str, rules: &[&str]) -> Position {
-        let ids: Vec<u32> = rules
-            .iter()
-            .map(|rule| self.table.id_of(rule).unwrap())
-            .collect();
-        let message = Message {
-            topic: "a/b",
-            payload: body.as_bytes(),
-            qos: QoS::AtLeastOnce,
-            retain: false,
-            will: false,
-            mqtt_version: 4,
-            client_id,
-            username: None,
-            received_at_ms: 1,
-            expiry_s: None,
-            properties: Properties::EMPTY,
-            rules: RuleIds::from_slice(&ids),
-        };
-        self.writer
-            .append_with(message.encoded_len(), |out| message.encode_into(out))
-            .unwrap()
-    }
-
-    async fn drain(&mut self, limit: Duration) -> DrainOutcome {
-        self.handle.take().unwrap().drain(limit).await
-    }
-
-    fn letters(&self) -> Vec<serde_json::Value> {
-        let mut out = Vec::new();
-        for entry in std::fs::read_dir(self.dir.path().join("dead-letter")).unwrap() {
-            let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
-            out.extend(
-                text.lines()
-                    .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()),
-            );
-        }
-        out
-    }
-}
 
 async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -418,6 +179,53 @@ async fn messages_of_a_missing_topic_wait_for_it_and_then_become_dead_letters() 
     );
     assert_eq!(fake.stored(), 1);
     assert_eq!(bench.letters().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_topic_stops_no_other_one() {
+    let fake = Fake::new(|_, _, _| Ok(()));
+    fake.state.lock().unwrap().missing_topic = Some("GONE".to_owned());
+    let mut bench = Bench::start(&fake, &[("in_flight_bytes_max", "1MiB")]);
+    bench.publish("c", "waits", &["# GONE"]);
+    let body = "x".repeat(10_000);
+    // Many times what may be under way at once.
+    for _ in 0..500 {
+        bench.publish("c", &body, &["# T"]);
+    }
+    eventually("the others are stored", || fake.stored() == 500).await;
+    assert_eq!(bench.writer.released(), 0, "they wait for their elder");
+    fake.state.lock().unwrap().missing_topic = None;
+    assert_eq!(
+        bench.drain(Duration::from_secs(60)).await,
+        DrainOutcome::Drained
+    );
+    assert_eq!(fake.stored(), 501);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_wait_for_a_rule_table_that_cannot_be_read() {
+    let fake = Fake::new(|_, _, _| Ok(()));
+    let mut bench = Bench::start(&fake, &[]);
+    bench.publish("c", "c:0", &["# T"]);
+    eventually("the first is stored", || fake.stored() == 1).await;
+    let (path, aside) = (bench.rules(), bench.rules().with_extension("aside"));
+    bench.publish_with("c", "c:1", &["# OTHER"], || {
+        std::fs::rename(&path, &aside).unwrap();
+        std::fs::create_dir(&path).unwrap();
+    });
+    bench.publish("c", "c:2", &["# T"]);
+    // Told to end meanwhile: nothing behind it overtakes it.
+    let outcome = bench.drain(Duration::from_millis(700)).await;
+    assert!(matches!(outcome, DrainOutcome::TimedOut { .. }));
+    assert_eq!((fake.stored(), bench.letters().len()), (1, 0));
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::rename(&aside, &path).unwrap();
+    bench.run(&fake, &[]);
+    assert_eq!(
+        bench.drain(Duration::from_secs(60)).await,
+        DrainOutcome::Drained
+    );
+    assert_eq!((fake.stored(), bench.letters().len()), (3, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

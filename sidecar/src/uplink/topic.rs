@@ -5,6 +5,8 @@
 //! hold is spread over the new queues in the order of the log. So within a queue and a layout of lanes positions only fall
 //! when something is repeated: nodes that read drop repetitions by that.
 
+mod outcome;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -15,19 +17,17 @@ use rocketmq::{Backbone, Error, Queue};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::lane::{Batch, BatchLimits, Item, Lane, Note};
-use super::layout::{Layout, unstamp};
-use super::reservations::{Reservations, Verdict};
+use super::lane::{Batch, BatchLimits, Item, Lane};
+use super::layout::Layout;
+use super::reservations::Reservations;
 use super::window::Window;
-use crate::dead_letter::{DeadLetters, Letter};
+use crate::dead_letter::DeadLetters;
 use crate::metrics::{Ending, Metrics};
 
 /// The topic's queues are looked up again this often while messages flow.
 const LOOK_PAUSE: Duration = Duration::from_secs(10);
 /// The same while the queues are unknown or sends fail.
 const LOOK_PAUSE_FAILING: Duration = Duration::from_millis(500);
-/// RocketMQ's code for a topic that we may not write to: then none of a batch's messages is to blame.
-const NO_PERMISSION: i32 = 16;
 
 /// What the tasks of all topics share.
 pub(super) struct Shared {
@@ -46,8 +46,6 @@ struct Topic {
     /// Messages that wait for the queues to be known, or for the lanes to rest.
     unassigned: VecDeque<Item>,
     lanes: Vec<Lane>,
-    /// Of `lanes`.
-    layout: Layout,
     /// Messages out of `unassigned` are being written to the dead letters. If that fails they come back, before those that
     /// came meanwhile: so none may be assigned until it is known.
     is_burying_unassigned: bool,
@@ -89,7 +87,6 @@ pub(super) async fn run(
         shared,
         unassigned: VecDeque::new(),
         lanes: Vec::new(),
-        layout: Layout::default(),
         is_burying_unassigned: false,
         next_queues: None,
         is_looking: false,
@@ -128,11 +125,10 @@ impl Topic {
         }
     }
 
-    fn assign(&mut self, mut item: Item) {
+    fn assign(&mut self, item: Item) {
         let lanes = self.lanes.len() as u64;
         let index = usize::try_from(item.note.hash % lanes.max(1)).unwrap_or(0);
         if let Some(lane) = self.lanes.get_mut(index) {
-            self.layout.stamp(&mut item.message);
             lane.push(item);
         }
     }
@@ -232,63 +228,6 @@ impl Topic {
         }
     }
 
-    fn stored(&mut self, index: usize, batch: &Batch) {
-        self.missing_since = None;
-        if self.shared.metrics.sending.up() {
-            log::info!("RocketMQ takes messages");
-        }
-        self.lanes[index].done();
-        self.complete(&batch.notes, |note| Ending::Sent {
-            rule: Arc::clone(&note.rule.counters),
-            bytes: note.payload_bytes,
-        });
-    }
-
-    /// The master has the batch, its disk or its slave has not.
-    fn stored_with_reservations(&mut self, index: usize, batch: Batch, reason: &str, now: Instant) {
-        let broker = &self.lanes[index].queue.broker;
-        match self.shared.reservations.judge(broker, now) {
-            Verdict::Again { is_first } => {
-                if is_first {
-                    log::warn!(
-                        "broker {broker} has stored messages, but {reason}: sending them again"
-                    );
-                }
-                self.note_down(&Error::Reserved {
-                    reason: reason.to_owned(),
-                });
-                if let Some(note) = batch.notes.first() {
-                    note.rule.counters.retries.fetch_add(1, Relaxed);
-                }
-                self.lanes[index].reserved(batch, now);
-            }
-            Verdict::Accept { is_first } => {
-                if is_first {
-                    log::warn!(
-                        "broker {broker}: {reason}, and that has not changed: its messages count as stored from now on"
-                    );
-                }
-                for note in &batch.notes {
-                    note.rule.counters.reserved.fetch_add(1, Relaxed);
-                }
-                self.stored(index, &batch);
-            }
-        }
-    }
-
-    fn unassigned_buried(&mut self) {
-        self.is_burying_unassigned = false;
-        if !self.lanes.is_empty() && self.next_queues.is_none() {
-            self.reassign();
-        }
-    }
-
-    fn complete(&mut self, notes: &[Note], ending: impl Fn(&Note) -> Ending) {
-        let ended = notes.iter().map(|note| (note.ticket, ending(note)));
-        self.shared.window.complete(ended);
-        self.outstanding.fetch_sub(notes.len() as u64, Relaxed);
-    }
-
     fn looked(&mut self, outcome: Result<Vec<Queue>, Error>, now: Instant) {
         match outcome {
             Ok(queues) if !queues.is_empty() => {
@@ -312,87 +251,6 @@ impl Topic {
         }
     }
 
-    /// Nothing can be assigned to a lane yet.
-    fn is_unreachable(&mut self, error: &Error, now: Instant) {
-        if !matches!(error, Error::TopicMissing { .. } | Error::Refused { .. }) {
-            self.missing_since = None;
-            self.note_down(error);
-        } else if self.is_missing_for_good(error, now) && !self.is_burying_unassigned {
-            let items = std::mem::take(&mut self.unassigned);
-            if !items.is_empty() {
-                self.bury(Grave::Unassigned, Batch::from_items(items), error);
-            }
-        }
-    }
-
-    /// True when RocketMQ has said for long enough that the topic is not there.
-    fn is_missing_for_good(&mut self, error: &Error, now: Instant) -> bool {
-        let patience = self.shared.topic_missing_timeout;
-        let since = *self.missing_since.get_or_insert_with(|| {
-            log::warn!("{error}; its messages become dead letters if that does not change within {patience:?}");
-            now
-        });
-        now.duration_since(since) >= patience
-    }
-
-    fn not_sent(&mut self, index: usize, batch: Batch, error: &Error, now: Instant) {
-        match error {
-            Error::Refused { code, .. } if *code != NO_PERMISSION && batch.messages.len() > 1 => {
-                self.lanes[index].split(batch);
-                return;
-            }
-            Error::Refused { .. } => {
-                self.bury(Grave::Lane(index), batch, error);
-                return;
-            }
-            Error::TopicMissing { .. } => {
-                if self.is_missing_for_good(error, now) {
-                    self.bury(Grave::Lane(index), batch, error);
-                    return;
-                }
-            }
-            Error::Unavailable { .. }
-            | Error::Busy { .. }
-            | Error::Reserved { .. }
-            | Error::Timeout => {
-                self.missing_since = None;
-                self.note_down(error);
-                self.look_at = self.look_at.min(now + LOOK_PAUSE_FAILING);
-            }
-        }
-        if let Some(note) = batch.notes.first() {
-            note.rule.counters.retries.fetch_add(1, Relaxed);
-        }
-        self.lanes[index].failed(batch, now);
-    }
-
-    fn note_down(&self, error: &Error) {
-        if self.shared.metrics.sending.down(&error.to_string()) {
-            log::warn!("messages wait: {error}");
-        }
-    }
-
-    fn bury(&mut self, grave: Grave, batch: Batch, error: &Error) {
-        self.is_burying_unassigned |= matches!(grave, Grave::Unassigned);
-        let (dead, name, reason) = (
-            self.shared.dead.clone(),
-            Arc::clone(&self.name),
-            error.to_string(),
-        );
-        self.jobs.spawn_blocking(move || {
-            let messages = batch.messages.iter().zip(&batch.notes);
-            let mut letters: Vec<_> = messages
-                .map(|(message, note)| {
-                    let mut message = message.clone();
-                    unstamp(&mut message);
-                    Letter::refused(&name, &message, &note.rule.rule.text, &reason)
-                })
-                .collect();
-            let outcome = dead.append(&mut letters);
-            Job::Buried(grave, batch, outcome)
-        });
-    }
-
     /// Lays the lanes to these queues. Nothing is in flight.
     fn lay(&mut self, queues: Vec<Queue>) {
         if !self.lanes.is_empty() {
@@ -403,8 +261,9 @@ impl Topic {
                 self.lanes.len()
             );
         }
-        self.layout = Layout::of(&queues);
-        let old = std::mem::replace(&mut self.lanes, queues.into_iter().map(Lane::new).collect());
+        let layout = Layout::of(&queues);
+        let lanes = queues.into_iter().map(|queue| Lane::new(&layout, queue));
+        let old = std::mem::replace(&mut self.lanes, lanes.collect());
         let mut items: Vec<Item> = old.into_iter().flat_map(Lane::into_waiting).collect();
         items.sort_by_key(|item| (item.note.ticket, item.note.copy));
         for item in items {

@@ -11,13 +11,16 @@ use handoff::Position;
 
 use crate::metrics::{Ending, UplinkDone};
 
+/// What a frame that is done with still holds until those before it are: its place here, in a queue that may have grown to twice its need.
+const DONE_BYTES: u64 = 2 * size_of::<Frame>() as u64;
+
 /// Names a frame within the window.
 pub(super) type Ticket = u64;
 
 #[derive(Debug, Default)]
 pub(super) struct Window {
     state: Mutex<State>,
-    /// Signalled when the front moves.
+    /// Signalled when the front moves, or memory is free again.
     moved: Condvar,
 }
 
@@ -96,6 +99,7 @@ impl Window {
         state.bytes += bytes;
         if letters == 0 {
             self.advance(&mut state);
+            self.moved.notify_all();
         }
         ticket
     }
@@ -107,7 +111,9 @@ impl Window {
 
     /// One message of each of these frames is done with.
     pub(super) fn complete(&self, ended: impl IntoIterator<Item = (Ticket, Ending)>) {
-        let mut state = self.lock();
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let held = state.bytes;
         for (ticket, ending) in ended {
             let index = ticket
                 .checked_sub(state.first)
@@ -118,13 +124,20 @@ impl Window {
                 debug_assert!(frame.left > 0, "ticket {ticket} was completed too often");
                 frame.left = frame.left.saturating_sub(1);
                 frame.ended_before.extend(frame.ended.replace(ending));
+                if frame.left == 0 {
+                    let freed = frame.bytes.saturating_sub(DONE_BYTES);
+                    frame.bytes -= freed;
+                    state.bytes -= freed;
+                }
             }
         }
-        self.advance(&mut state);
+        self.advance(state);
+        if state.bytes < held {
+            self.moved.notify_all();
+        }
     }
 
     fn advance(&self, state: &mut State) {
-        let before = state.done;
         while let Some(frame) = state.frames.pop_front_if(|frame| frame.left == 0) {
             state.first += 1;
             state.bytes -= frame.bytes;
@@ -134,9 +147,6 @@ impl Window {
                 state.endings.extend(frame.ended_before);
                 state.endings.extend(frame.ended);
             }
-        }
-        if state.done != before {
-            self.moved.notify_all();
         }
     }
 
@@ -233,6 +243,18 @@ mod tests {
         window.complete(end([tickets[2]]));
         assert_eq!((window.done(), window.bytes()), (148, 0));
         assert!(window.is_empty());
+    }
+
+    #[test]
+    fn what_is_done_holds_no_memory_worth_speaking_of() {
+        let window = Window::new(0, 0);
+        let tickets = [16, 32].map(|next| window.open(next, 2, 1 << 20));
+        window.complete(end([tickets[1]]));
+        assert_eq!(window.bytes(), 2 << 20);
+        window.complete(end([tickets[1]]));
+        assert_eq!((window.done(), window.bytes()), (0, (1 << 20) + DONE_BYTES));
+        window.complete(end([tickets[0], tickets[0]]));
+        assert_eq!((window.done(), window.bytes()), (32, 0));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `mosquitto-rocketmq dead-letter replay`: the running sidecar does it, asked over its socket.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -22,8 +23,19 @@ pub(super) fn run(spool_dir: &Path, dir: &Path, args: &ReplayArgs) -> anyhow::Re
     let ids = wanted(dir, args)?;
     let (mut delivered, mut failed) = (0, 0);
     let mut stopped = None;
-    for chunk in ids.chunks(IDS_MAX) {
-        let answer = ask(spool_dir, chunk.to_vec())?;
+    let mut rest: VecDeque<String> = ids.iter().cloned().collect();
+    while !rest.is_empty() && stopped.is_none() {
+        let asked: Vec<String> = rest.drain(..rest.len().min(IDS_MAX)).collect();
+        let answer = ask(spool_dir, asked.clone())?;
+        stopped = answer.stopped;
+        if answer.results.is_empty() {
+            stopped = stopped.or_else(|| Some("the sidecar has no time for them".to_owned()));
+        }
+        // Those for which it had no time are asked for again, first of all.
+        let tried = |id: &String| answer.results.iter().any(|outcome| outcome.id == *id);
+        for id in asked.into_iter().filter(|id| !tried(id)).rev() {
+            rest.push_front(id);
+        }
         for outcome in answer.results {
             match outcome.error {
                 None => delivered += 1,
@@ -32,10 +44,6 @@ pub(super) fn run(spool_dir: &Path, dir: &Path, args: &ReplayArgs) -> anyhow::Re
                     writeln!(io::stderr(), "{}: {error}", outcome.id)?;
                 }
             }
-        }
-        stopped = answer.stopped;
-        if stopped.is_some() {
-            break;
         }
     }
     writeln!(io::stdout(), "{delivered} dead letters delivered")?;

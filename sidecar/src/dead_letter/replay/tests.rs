@@ -55,8 +55,8 @@ struct Bench {
     dir: tempfile::TempDir,
     fake: Arc<Fake>,
     dead: DeadLetters,
-    replayer: Replayer,
-    _downlink: DownlinkHandle,
+    replayer: Arc<Replayer>,
+    downlink: DownlinkHandle,
 }
 
 fn config(dir: &Path, rules: &[(&str, &str)]) -> Arc<Config> {
@@ -92,8 +92,8 @@ impl Bench {
             dir,
             fake,
             dead,
-            replayer,
-            _downlink: downlink,
+            replayer: Arc::new(replayer),
+            downlink,
         }
     }
 
@@ -273,13 +273,8 @@ async fn what_goes_down_again_is_in_the_log_before_its_letter_goes() {
             id: 0,
         },
         offset: 7,
-        message_id: String::new(),
         body: b"body".to_vec().into(),
-        tag: None,
-        keys: None,
-        properties: Vec::new(),
-        born_at_ms: 1,
-        stored_at_ms: 1,
+        ..Incoming::default()
     };
     let good = vec![
         bench.put(of(&frame)),
@@ -310,4 +305,92 @@ async fn what_goes_down_again_is_in_the_log_before_its_letter_goes() {
     let wanted: Vec<_> = wanted.map(|(t, p)| (t.to_owned(), p.to_vec())).into();
     assert_eq!(bench.handed_over(), wanted);
     assert_eq!(bench.dead.summary().replayed_downlink, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_rules_letters_of_one_message_are_told_apart_in_one_topic() {
+    let bench = Bench::start(&[("uplink", "a/# T"), ("uplink", "a/+ T"), ("uplink", "# T")]);
+    let rules = ["a/# T", "a/+ T"];
+    for rule in rules {
+        let id = bench.put(unmapped(bench.dir.path(), "a/1", &rules, rule));
+        assert_eq!(bench.replay(&id).await, None);
+    }
+    // Another rule's, which was none then.
+    let id = bench.put(unmapped(bench.dir.path(), "a/1", &rules, "gone %2"));
+    assert_eq!(bench.replay(&id).await, None);
+    let copies: Vec<_> = bench
+        .stored()
+        .into_iter()
+        .map(|(_, message)| {
+            let mut properties = message.properties.into_iter();
+            properties.find(|(name, _)| name == names::COPY)
+        })
+        .map(|found| found.map(|(_, copy)| copy))
+        .collect();
+    assert_eq!(copies, [None, Some("2".to_owned()), Some("3".to_owned())]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_delivered_is_taken_out_also_when_who_asked_is_gone() {
+    let bench = Bench::start(&[("uplink", "# T")]);
+    let ids: Vec<_> = (0..40).map(|_| bench.put(refused("# T"))).collect();
+    let asked = bench.replayer.replay(ids);
+    // Given up at once.
+    let _ = tokio::time::timeout(Duration::ZERO, asked).await;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !bench.left().is_empty() {
+        assert!(Instant::now() < deadline, "not within a minute");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(bench.stored().len(), 40);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_rocketmq_stored_with_reservations_is_delivered() {
+    let bench = Bench::start(&[("uplink", "# T")]);
+    let id = bench.put(refused("# T"));
+    *bench.fake.answer.lock().unwrap() = Some(Error::Reserved {
+        reason: "its slave is away".to_owned(),
+    });
+    assert_eq!(bench.replay(&id).await, None);
+    assert!(bench.left().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_whose_asker_has_given_up_does_not_go_down() {
+    let bench = Bench::start(&[("downlink", "D d/x")]);
+    let message = Message {
+        topic: "down/1",
+        ..Message::default()
+    };
+    let mut frame = vec![0; message.encoded_len()];
+    message.encode_into(&mut frame);
+    let replays = bench.downlink.replays();
+    drop(replays.submit(Again::Frame(frame.clone())));
+    let answer = replays.submit(Again::Frame(frame)).await.unwrap();
+    assert_eq!(answer, Ok(()));
+    // The first one may have been on its way already.
+    assert!((1..=2).contains(&bench.handed_over().len()));
+    let until = Instant::now() + Duration::from_secs(1);
+    let late = answered(replays.submit(Again::Frame(Vec::new())), until).await;
+    assert!(late.unwrap_err().contains("no message"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_could_not_be_decompressed_is_not_delivered_as_it_is() {
+    let bench = Bench::start(&[("downlink", "D d/x")]);
+    let incoming = Incoming {
+        queue: Queue {
+            topic: "D".into(),
+            broker: "b".into(),
+            id: 0,
+        },
+        body: b"\x04\x22".to_vec().into(),
+        problem: Some("its body can't be decompressed".to_owned()),
+        ..Incoming::default()
+    };
+    let id = bench.put(Letter::unmappable(&incoming, "D d/x", "no"));
+    let error = bench.replay(&id).await.unwrap();
+    assert!(error.contains("decompressed"), "{error}");
+    assert_eq!(bench.left(), [id]);
 }

@@ -37,10 +37,18 @@ impl Fake {
                 body: Bytes::copy_from_slice(body.as_bytes()),
                 tag: tag.map(str::to_owned),
                 keys: Some("k".into()),
-                properties: Vec::new(),
                 born_at_ms: 1_000 + offset,
                 stored_at_ms: 1_000 + offset,
+                ..Incoming::default()
             });
+        });
+    }
+
+    /// The newest message is one that the client could not decode.
+    pub(super) fn spoil(&self, topic: &str, problem: &str) {
+        self.with(|state| {
+            let newest = state.messages.get_mut(&queue(topic)).unwrap().last_mut();
+            newest.unwrap().problem = Some(problem.to_owned());
         });
     }
 

@@ -202,6 +202,31 @@ fn what_cannot_be_mapped_is_a_dead_letter_and_stops_nothing() {
 }
 
 #[test]
+fn what_cannot_be_decoded_is_a_dead_letter_of_each_rule_that_wants_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = ["A a tags=T", "A b tags=T", "A c tags=U"];
+    let mut bench = Bench::start(dir.path(), &rules, Fake::default());
+    bench.fake.produce("A", "compressed", Some("T"));
+    bench.fake.spoil("A", "it can't be decompressed");
+    bench.fake.produce("A", "not even a tag", None);
+    bench.fake.spoil("A", "it is no message");
+    bench.fake.produce("A", "good", Some("U"));
+    let mut reader = plugin(dir.path());
+    assert_eq!(take(&mut reader, 1, true), ["c good"]);
+    eventually("all is committed", || bench.fake.committed("A") == Some(3));
+    bench.stop();
+    let expected = [
+        "A-0 by A a tags=T: it can't be decompressed",
+        "A-0 by A b tags=T: it can't be decompressed",
+        "A-1 by A a tags=T: it is no message",
+    ];
+    assert_eq!(*bench.dead.lock().unwrap(), expected);
+    for rule in bench.snapshot().downlink {
+        assert_eq!(rule.received, rule.handed_over + rule.dead, "{rule:?}");
+    }
+}
+
+#[test]
 fn a_full_log_waits_and_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let fake = Fake::default();

@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use rocketmq::Incoming;
 
 use super::*;
+use crate::mapping::seal::Seal;
 
 fn queue(id: i32) -> Queue {
     Queue {
@@ -17,17 +19,17 @@ fn message(queue_id: i32, offset: i64, properties: &[(&str, &str)]) -> Incoming 
     Incoming {
         queue: queue(queue_id),
         offset,
-        message_id: String::new(),
-        body: Bytes::new(),
-        tag: None,
-        keys: None,
         properties: properties
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect(),
-        born_at_ms: 0,
-        stored_at_ms: 0,
+        ..Incoming::default()
     }
+}
+
+/// The layout's name, and the seal of a message without a body.
+fn sealed(queue_id: i32, layout: &str) -> String {
+    format!("{layout}{}", Seal::of(&queue(queue_id)).text(b""))
 }
 
 fn place(offset: i64, id: &str) -> Place {
@@ -35,12 +37,14 @@ fn place(offset: i64, id: &str) -> Place {
 }
 
 fn in_lane(queue_id: i32, offset: i64, id: &str, lane: &str) -> Place {
-    let properties = [("mqtt_id", id), ("mqtt_lane", lane)];
+    let lane = sealed(queue_id, lane);
+    let properties = [("mqtt_id", id), ("mqtt_lane", &lane)];
     Place::of(&message(queue_id, offset, &properties)).expect("a place")
 }
 
 fn copy(offset: i64, id: &str, copy: &str) -> Place {
-    let properties = [("mqtt_id", id), ("mqtt_lane", "aa"), ("mqtt_copy", copy)];
+    let lane = sealed(0, "aa");
+    let properties = [("mqtt_id", id), ("mqtt_lane", &lane), ("mqtt_copy", copy)];
     Place::of(&message(0, offset, &properties)).expect("a place")
 }
 
@@ -161,15 +165,20 @@ fn a_replayed_dead_letter_is_new_once_whatever_came_before() {
 
 #[test]
 fn what_no_lane_of_ours_sent_has_no_place() {
+    let (lane, broken) = (sealed(0, "aa"), sealed(0, "a\nb"));
+    let (lane, seal) = (lane.as_str(), &lane[2..]);
     for properties in [
         &[][..],
         &[("mqtt_id", "n:1:16")],
-        &[("mqtt_id", "nonsense"), ("mqtt_lane", "aa")],
-        &[("mqtt_id", "a node:1:16"), ("mqtt_lane", "aa")],
-        &[("mqtt_id", "n:1:16"), ("mqtt_lane", "a\nb")],
+        &[("mqtt_id", "n:1:16"), ("mqtt_lane", "")],
+        &[("mqtt_id", "n:1:16"), ("mqtt_lane", "ü2345678")],
+        &[("mqtt_id", "n:1:16"), ("mqtt_lane", seal)],
+        &[("mqtt_id", "nonsense"), ("mqtt_lane", lane)],
+        &[("mqtt_id", "a node:1:16"), ("mqtt_lane", lane)],
+        &[("mqtt_id", "n:1:16"), ("mqtt_lane", &broken)],
         &[
             ("mqtt_id", "n:1:16"),
-            ("mqtt_lane", "aa"),
+            ("mqtt_lane", lane),
             ("mqtt_copy", "x"),
         ],
     ] {
@@ -179,6 +188,24 @@ fn what_no_lane_of_ours_sent_has_no_place() {
             "{properties:?}"
         );
     }
+}
+
+#[test]
+fn a_message_with_copied_properties_is_not_ours() {
+    let lane = sealed(0, "aa");
+    let properties = [("mqtt_id", "n:1:16"), ("mqtt_lane", lane.as_str())];
+    assert!(Place::of(&message(0, 0, &properties)).is_some());
+    assert_eq!(
+        Place::of(&message(1, 0, &properties)),
+        None,
+        "another queue"
+    );
+    let mut other = message(0, 0, &properties);
+    other.body = Bytes::from_static(b"enriched");
+    assert_eq!(Place::of(&other), None, "another body");
+    let mut other = message(0, 0, &properties);
+    other.queue.topic = "U".into();
+    assert_eq!(Place::of(&other), None, "another topic");
 }
 
 #[test]

@@ -18,6 +18,10 @@ impl Worker {
     /// Appends the letters that wait for it.
     pub(super) fn replay(&mut self) {
         while let Some((what, answer)) = self.control.next_replay() {
+            if answer.is_closed() {
+                // Who asked has given up, and told so: the letter stays where it is.
+                continue;
+            }
             let outcome = match what {
                 Again::Frame(frame) => self.again(&frame),
                 Again::Message(incoming, rule) => self.map_again(&incoming, &rule),
@@ -41,6 +45,9 @@ impl Worker {
     }
 
     fn map_again(&mut self, incoming: &Incoming, rule: &str) -> AgainOutcome {
+        if let Some(problem) = &incoming.problem {
+            return Err(problem.clone());
+        }
         let mut routes = self.routes.matching(incoming);
         if routes.iter().any(|route| route.rule.text == rule) {
             // The others have had it.
@@ -84,7 +91,10 @@ impl Worker {
         for _ in 0..TRIES {
             match self.writer.append_with(len, &mut fill) {
                 // What could not be synced is in the log all the same.
-                Ok(_) | Err(AppendError::NotSynced { .. }) => return Ok(()),
+                Ok(_) | Err(AppendError::NotSynced { .. }) => {
+                    self.metrics.replayed_down(self.writer.frames());
+                    return Ok(());
+                }
                 Err(AppendError::Full) => {
                     self.writer.wait_for_room(len, POLL);
                 }

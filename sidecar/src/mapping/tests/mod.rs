@@ -50,7 +50,6 @@ fn through(topic: &str, sent: Outgoing) -> Incoming {
             broker: "b".into(),
             id: 0,
         },
-        offset: 0,
         message_id: "id".into(),
         body: sent.body,
         tag: sent.tag,
@@ -58,6 +57,7 @@ fn through(topic: &str, sent: Outgoing) -> Incoming {
         properties: sent.properties,
         born_at_ms: 1_000,
         stored_at_ms: 1_000,
+        ..Incoming::default()
     }
 }
 

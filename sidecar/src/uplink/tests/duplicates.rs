@@ -39,13 +39,9 @@ fn incoming(queue: &Queue, offset: usize, message: &Outgoing) -> Incoming {
     Incoming {
         queue: queue.clone(),
         offset: i64::try_from(offset).unwrap(),
-        message_id: String::new(),
         body: message.body.clone(),
-        tag: None,
-        keys: None,
         properties: message.properties.clone(),
-        born_at_ms: 0,
-        stored_at_ms: 0,
+        ..Incoming::default()
     }
 }
 
