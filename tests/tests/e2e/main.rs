@@ -6,6 +6,7 @@
 mod access;
 mod bad_input;
 mod cli;
+mod compressed;
 mod dead_letters;
 mod downlink;
 mod duplicates;
