@@ -55,6 +55,7 @@ pub struct Produced {
     properties: BTreeMap<String, String>,
     queue: Option<i32>,
     timeout_ms: Option<u32>,
+    compression: Option<String>,
 }
 
 impl Produced {
@@ -90,9 +91,16 @@ impl Produced {
         self
     }
 
+    /// Compresses it in this way, if it has 4 KiB and more: `LZ4`, `ZSTD` or `ZLIB`, which is also what happens without.
+    pub fn compressed(mut self, way: &str) -> Produced {
+        self.compression = Some(way.to_owned());
+        self
+    }
+
     fn json(&self) -> Value {
         json!({ "body": STANDARD.encode(&self.body), "tag": self.tag, "keys": self.keys,
-                "properties": self.properties, "queue": self.queue, "timeout_ms": self.timeout_ms })
+                "properties": self.properties, "queue": self.queue, "timeout_ms": self.timeout_ms,
+                "compression": self.compression })
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) async fn run(shared: Arc<Shared>, outgoing: mpsc::Sender<Fetched>) {
         let mut failed = false;
         for interest in &shared.interests {
             let what = format!("topic {}", interest.topic);
-            match look(&shared, interest, &mut asked, &outgoing).await {
+            match look(&shared, interest, &mut asked, &mut beats, &outgoing).await {
                 Ok(()) => shared.works(&what),
                 Err(error) => {
                     failed = true;
@@ -51,6 +51,7 @@ async fn look(
     shared: &Arc<Shared>,
     interest: &Subscription,
     asked: &mut HashMap<String, Asked>,
+    beats: &mut HashMap<String, Instant>,
     outgoing: &mpsc::Sender<Fetched>,
 ) -> Result<(), Error> {
     let route = match shared.cluster.route(&interest.topic).await {
@@ -59,7 +60,7 @@ async fn look(
             // Nothing to read yet is not a failure.
             asked
                 .entry(interest.topic.clone())
-                .or_insert_with(Asked::now);
+                .or_insert_with(|| Asked::now(true));
             return Ok(());
         }
         Err(error) => return Err(error),
@@ -76,8 +77,10 @@ async fn look(
     };
     let asked = asked
         .entry(interest.topic.clone())
-        .or_insert_with(Asked::now);
+        .or_insert_with(|| Asked::now(false));
     if !new.is_empty() {
+        // A broker takes no offsets for a group of which it has never heard.
+        send_heartbeats(shared, beats).await;
         for (queue, offset) in asked.places(shared, new).await? {
             start(shared, interest, queue, offset, outgoing);
         }

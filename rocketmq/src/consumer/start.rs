@@ -18,7 +18,9 @@ const CLOCKS_APART_MS: i64 = 10 * 60 * 1000;
 pub(super) struct Asked {
     /// When that was, Unix milliseconds.
     since_ms: i64,
-    /// Nothing while the topic had no queues yet.
+    /// It said that there is no such topic: what is in it later was stored since, or its broker was away.
+    was_missing: bool,
+    /// Nothing while no queue was seen.
     first: Option<First>,
 }
 
@@ -26,7 +28,7 @@ pub(super) struct Asked {
 struct First {
     /// The group had read the topic before.
     is_group_known: bool,
-    /// If not, their ends at that time.
+    /// If not, their ends at that time, unless the topic was missing before.
     ends: HashMap<Queue, i64>,
 }
 
@@ -41,9 +43,10 @@ enum Place {
 }
 
 impl Asked {
-    pub(super) fn now() -> Asked {
+    pub(super) fn now(was_missing: bool) -> Asked {
         Asked {
             since_ms: unix_ms(),
+            was_missing,
             first: None,
         }
     }
@@ -61,7 +64,7 @@ impl Asked {
         }
         let first = match self.first.take() {
             Some(first) => first,
-            None => First::look(shared, &known).await?,
+            None => First::look(shared, &known, self.was_missing).await?,
         };
         let first = self.first.insert(first);
         let mut places = Vec::with_capacity(known.len());
@@ -86,10 +89,14 @@ impl Asked {
 }
 
 impl First {
-    async fn look(shared: &Shared, known: &[(Queue, Option<i64>)]) -> Result<First, Error> {
+    async fn look(
+        shared: &Shared,
+        known: &[(Queue, Option<i64>)],
+        was_missing: bool,
+    ) -> Result<First, Error> {
         let is_group_known = known.iter().any(|(_, committed)| committed.is_some());
         let mut ends = HashMap::new();
-        if !is_group_known && shared.start == StartAt::Latest {
+        if !is_group_known && !was_missing && shared.start == StartAt::Latest {
             for (queue, _) in known {
                 ends.insert(queue.clone(), offsets::end(shared, queue).await?);
             }

@@ -184,11 +184,17 @@ fn what_counts_as_a_repetition_is_decided_by_identity_lane_and_order() {
         .start();
     let client = broker.client(Version::V5, "device");
     client.subscribe("down", 1);
-    let of_lane = |body: &str, id: &str| {
+    // As docs/mapping.md has it.
+    let sealed = |queue_id: u32, body: &str| {
+        let text = format!("{}\nbroker-a\n{queue_id}\n{body}", topic.name());
+        format!("0000002a{:08x}", crc32c::crc32c(text.as_bytes()))
+    };
+    let with_lane = |body: &str, id: &str, lane: String| {
         Produced::new(body)
             .property("mqtt_id", id)
-            .property("mqtt_lane", "0000002a")
+            .property("mqtt_lane", &lane)
     };
+    let of_lane = |body: &str, id: &str| with_lane(body, id, sealed(0, body));
     topic.produce(&[
         of_lane("first", "far:1:16"),
         of_lane("second", "far:1:32"),
@@ -198,6 +204,9 @@ fn what_counts_as_a_repetition_is_decided_by_identity_lane_and_order() {
         of_lane("another start's", "far:2:16"),
         of_lane("from the dead letters", "far:1:16").property("mqtt_replayed", "1"),
         of_lane("from them again", "far:1:16").property("mqtt_replayed", "1"),
+        // An application's, with all properties of one that it had read.
+        with_lane("copied from another queue", "far:1:16", sealed(1, "first")),
+        with_lane("copied and changed", "far:1:16", sealed(0, "first")),
         Produced::new("without a lane").property("mqtt_id", "far:1:16"),
         of_lane("end", "far:1:48"),
     ]);
@@ -214,6 +223,8 @@ fn what_counts_as_a_repetition_is_decided_by_identity_lane_and_order() {
             "another node's",
             "another start's",
             "from the dead letters",
+            "copied from another queue",
+            "copied and changed",
             "without a lane",
             "end"
         ]
