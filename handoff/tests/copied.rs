@@ -22,6 +22,7 @@ fn options() -> LogOptions {
         segment_bytes: 16 << 10,
         bytes_max: 128 << 10,
         sync: SyncPolicy::None,
+        ..LogOptions::default()
     }
 }
 
