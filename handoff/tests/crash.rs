@@ -21,6 +21,7 @@ fn options() -> LogOptions {
         segment_bytes: 16 << 10,
         bytes_max: 256 << 10,
         sync: SyncPolicy::None,
+        ..LogOptions::default()
     }
 }
 
