@@ -19,9 +19,17 @@ enum Step {
     /// Bytes at a place in a file.
     Garbage(u8, u16, Vec<u8>),
     /// A position with all its copies, or only one of them.
-    Position { end: bool, to: u64, whole: bool },
+    Position {
+        end: bool,
+        to: u64,
+        whole: bool,
+    },
     /// A frame that verifies, wherever and whatever it is.
-    Frame { at: u16, len: u16, padding: bool },
+    Frame {
+        at: u16,
+        len: u16,
+        padding: bool,
+    },
     /// A segment cut short or made longer.
     Resize(u8, u16),
     Remove(u8),
@@ -71,9 +79,19 @@ fn write_frame(dir: &Path, at: u16, len: u16, padding: bool) {
         return;
     }
     let mut frame = vec![0; total];
-    let word = encode(&mut frame, len.into(), padding, position, u32::from_le_bytes(salt));
+    let word = encode(
+        &mut frame,
+        len.into(),
+        padding,
+        position,
+        u32::from_le_bytes(salt),
+    );
     frame[..4].copy_from_slice(&word.to_le_bytes());
-    write(&segment(dir, (position / capacity) as u8), &frame, 64 + offset);
+    write(
+        &segment(dir, (position / capacity) as u8),
+        &frame,
+        64 + offset,
+    );
 }
 
 fn poll(reader: &mut Reader, times: u32) {

@@ -19,7 +19,10 @@ enum Step {
     /// Bytes behind the description.
     Garbage(u8, Vec<u8>),
     /// A released position (or end) with all its copies.
-    Position { end: bool, to: u64 },
+    Position {
+        end: bool,
+        to: u64,
+    },
     /// The same, of what has been appended.
     Release(u16),
     Wait(u8),
@@ -63,7 +66,11 @@ fuzz_target!(|steps: Vec<Step>| {
     let salt = u32::from_le_bytes(salt);
     let set = |end: bool, to: u64| {
         let at = if end { 64 } else { 128 };
-        for (at, value) in [(at, to), (at + 8, !to), (at + 16, to ^ 0x5BD1_E995_A3C5_9AC3)] {
+        for (at, value) in [
+            (at, to),
+            (at + 8, !to),
+            (at + 16, to ^ 0x5BD1_E995_A3C5_9AC3),
+        ] {
             cursor.write_all_at(&value.to_le_bytes(), at).unwrap();
         }
     };
@@ -89,7 +96,9 @@ fuzz_target!(|steps: Vec<Step>| {
             }
             Step::Garbage(at, bytes) => {
                 let at = 64 + u64::from(at) % 160;
-                cursor.write_all_at(&bytes[..bytes.len().min(64)], at).unwrap();
+                cursor
+                    .write_all_at(&bytes[..bytes.len().min(64)], at)
+                    .unwrap();
             }
             Step::Position { end, to } => set(end, to),
             Step::Release(back) => set(false, log.end().saturating_sub(back.into())),

@@ -88,7 +88,11 @@ fuzz_target!(|input: Input| {
     };
     let context = Context {
         node_id: "n".to_owned(),
-        layout: if apsara { Layout::Apsara } else { Layout::Native },
+        layout: if apsara {
+            Layout::Apsara
+        } else {
+            Layout::Native
+        },
     };
     let Ok(Outcome::Deliver(mapped)) = map(&incoming, &rule, &context, now_ms) else {
         return;
