@@ -6,6 +6,7 @@
 //! that somebody listens: the library never sees a dead address.
 
 mod connection;
+mod watch;
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
@@ -103,7 +104,12 @@ impl Links {
         Arc::clone(slots.entry((purpose, address.to_owned())).or_default())
     }
 
-    async fn make(&self, slot: &Slot, purpose: Purpose, address: &str) -> Result<Arc<Link>, Error> {
+    async fn make(
+        &self,
+        slot: &Arc<Slot>,
+        purpose: Purpose,
+        address: &str,
+    ) -> Result<Arc<Link>, Error> {
         let mut failed = slot.making.lock().await;
         if let Some(link) = lock(&slot.current).clone() {
             return Ok(link);
@@ -118,6 +124,9 @@ impl Links {
                 *failed = None;
                 let link = Arc::new(link);
                 *lock(&slot.current) = Some(Arc::clone(&link));
+                if purpose == Purpose::Pulls {
+                    link.is_watched_by(watch::watch(slot, &link));
+                }
                 Ok(link)
             }
             Err(error) => {
@@ -163,17 +172,22 @@ impl Drop for Links {
     }
 }
 
+/// Takes the link out of use. False when it was not in use.
+fn take_out(slot: &Slot, link: &Arc<Link>) -> bool {
+    let mut current = lock(&slot.current);
+    let is_current = current
+        .as_ref()
+        .is_some_and(|found| Arc::ptr_eq(found, link));
+    if is_current {
+        *current = None;
+    }
+    is_current
+}
+
 /// Takes the link out of use, and closes it once the requests that others have on it are through.
 fn discard(slot: &Slot, link: &Arc<Link>) {
-    {
-        let mut current = lock(&slot.current);
-        if !current
-            .as_ref()
-            .is_some_and(|found| Arc::ptr_eq(found, link))
-        {
-            return;
-        }
-        *current = None;
+    if !take_out(slot, link) {
+        return;
     }
     let link = Arc::clone(link);
     tokio::spawn(async move {

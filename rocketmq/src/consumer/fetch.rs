@@ -18,8 +18,8 @@ use crate::link::{Purpose, lock};
 use crate::{Error, Queue, answer};
 
 /// How long a broker may hold a pull that finds nothing. Brokers look only every five seconds for pulls that were held long
-/// enough (`PullRequestHoldService`), so the answer comes within six. Short, because a broker that vanished without a word is only
-/// noticed when this and the margin have passed.
+/// enough (`PullRequestHoldService`), so the answer comes within six. Short, because a broker that hangs, or that no packet reaches,
+/// is only noticed when this and the margin have passed. (One that is gone is noticed at once: see `link::watch`.)
 const HOLD: Duration = Duration::from_secs(1);
 const MARGIN: Duration = Duration::from_millis(6500);
 /// A slave is not let hold pulls: when it becomes the master, those that it holds wait for that look of five seconds, and until then

@@ -1,7 +1,7 @@
 //! One connection: how the library makes it, and one request on it.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use rocketmq_client_rust::{ClientConfig, ClientError, ClientInstanceHandle};
@@ -12,12 +12,13 @@ use rocketmq_transport::api::{
     RemotingClient, TransportClientConfig,
 };
 use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
 
 use super::{Links, Purpose, internal, lock};
 use crate::Error;
 
 /// How long a TCP connect may take before the address counts as dead.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the library may take to make a client. It only starts tasks then; but everybody waits who wants this address.
 const START_TIMEOUT: Duration = Duration::from_secs(2);
 /// What the library may take for an answer beyond its own time limit before we give up on it.
@@ -27,6 +28,15 @@ const GRACE: Duration = Duration::from_millis(500);
 pub(super) struct Link {
     address: String,
     port: Port,
+    watch: OnceLock<AbortHandle>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Some(watch) = self.watch.get() {
+            watch.abort();
+        }
+    }
 }
 
 enum Port {
@@ -71,6 +81,7 @@ impl Links {
         Ok(Link {
             address: resolved,
             port,
+            watch: OnceLock::new(),
         })
     }
 
@@ -157,6 +168,16 @@ impl Links {
 }
 
 impl Link {
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Who watches its broker, which is to end with it.
+    pub(super) fn is_watched_by(&self, watch: AbortHandle) {
+        // There is one in the life of a link.
+        let _ = self.watch.set(watch);
+    }
+
     pub(super) async fn close(&self, limit: Duration) {
         let ended = match &self.port {
             Port::Handles { idle, .. } => {
