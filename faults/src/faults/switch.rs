@@ -29,9 +29,6 @@ pub(super) static MASTER: Fault = Fault {
             // A new master may have to be asked again for what the old one had just given: a second's worth.
             down: 100,
         },
-        // What a master was asked for, and took with it, is given up after 7.5 s: RocketMQ answers a pull that finds nothing only at its
-        // next look, every five seconds.
-        goal_s: Some(10.0),
         ..Plan::own_rocketmq()
     },
     inject: |run| {
