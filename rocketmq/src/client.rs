@@ -1,6 +1,6 @@
 //! The backbone over the remoting protocol.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -34,6 +34,8 @@ pub(crate) struct Cluster {
     pub(crate) producer_group: String,
     limit: Duration,
     known: Mutex<HashMap<String, Known>>,
+    /// Addresses of masters that have left a batch without an answer.
+    silent: Mutex<HashSet<String>>,
 }
 
 /// What was last seen of a topic that can be written.
@@ -61,6 +63,7 @@ impl RocketMq {
             producer_group: settings.producer_group,
             limit: settings.send_timeout,
             known: Mutex::default(),
+            silent: Mutex::default(),
         };
         Ok(RocketMq {
             cluster: Arc::new(cluster),
@@ -175,6 +178,27 @@ impl Cluster {
         }
     }
 
+    /// One that hangs is asked first whether it answers at all: it stores, when it goes on, whatever has been sent to it meanwhile.
+    async fn send_to(
+        &self,
+        address: &str,
+        request: RemotingCommand,
+    ) -> Result<RemotingCommand, Error> {
+        if lock(&self.silent).contains(address) {
+            // It may take as long as a batch: one that is slow with everything is still sent to.
+            probe::master(self, address, self.limit).await?;
+            lock(&self.silent).remove(address);
+        }
+        let outcome = self
+            .links
+            .call(Purpose::Requests, address, request, self.limit)
+            .await;
+        if matches!(outcome, Err(Error::Timeout)) {
+            lock(&self.silent).insert(address.to_owned());
+        }
+        outcome
+    }
+
     fn mark_stale(&self, topic: &str) {
         if let Some(known) = lock(&self.known).get_mut(topic) {
             known.stale = true;
@@ -190,10 +214,7 @@ impl Cluster {
             return Ok(());
         };
         let address = self.master_of(queue).await?;
-        let outcome = self
-            .links
-            .call(Purpose::Requests, &address, request, self.limit)
-            .await;
+        let outcome = self.send_to(&address, request).await;
         let outcome = outcome.and_then(|response| answer::check(&response, &queue.topic));
         if matches!(
             outcome,

@@ -34,15 +34,18 @@ pub(crate) async fn run(cluster: &Arc<Cluster>) -> Result<(), Error> {
     let route = first(asked, "no name server is configured").await?;
     let masters = route.masters.into_values().map(|address| {
         let cluster = Arc::clone(cluster);
-        async move {
-            let request = heartbeat::of_producer(&cluster.instance, &cluster.producer_group)?;
-            let answered = cluster
-                .links
-                .call(Purpose::Requests, &address, request, LIMIT);
-            answer::check(&answered.await?, "")
-        }
+        async move { master(&cluster, &address, LIMIT).await }
     });
     first(masters, "no broker is registered at the name server").await
+}
+
+/// Whether this master answers.
+pub(crate) async fn master(cluster: &Cluster, address: &str, limit: Duration) -> Result<(), Error> {
+    let request = heartbeat::of_producer(&cluster.instance, &cluster.producer_group)?;
+    let answered = cluster
+        .links
+        .call(Purpose::Requests, address, request, limit);
+    answer::check(&answered.await?, "")
 }
 
 /// The first success, else the last failure.
