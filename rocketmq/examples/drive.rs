@@ -49,7 +49,7 @@ fn message(body: impl Into<bytes::Bytes>) -> Outgoing {
         body: body.into(),
         tag: Some("drive".to_owned()),
         keys: Some("k".to_owned()),
-        properties: vec![("mqtt_topic".to_owned(), "a/b/c".to_owned())],
+        properties: [("mqtt_topic", "a/b/c")].into_iter().collect(),
     }
 }
 

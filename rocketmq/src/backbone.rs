@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::Error;
+use crate::{Error, Properties};
 
 /// One queue of a topic on one broker: the unit in which RocketMQ keeps order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,18 +27,14 @@ pub struct Outgoing {
     pub tag: Option<String>,
     /// Keys for look-ups, separated by blanks.
     pub keys: Option<String>,
-    /// User properties, in the order given. U+0001 and U+0002 cannot stand in them.
-    pub properties: Vec<(String, String)>,
+    /// User properties, in the order given.
+    pub properties: Properties,
 }
 
 impl Outgoing {
     /// About how many bytes the message holds in memory and on the wire.
     pub fn weight(&self) -> usize {
-        let properties: usize = self
-            .properties
-            .iter()
-            .map(|(name, value)| name.len() + value.len() + 2)
-            .sum();
+        let properties = self.properties.as_str().len();
         let option = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         self.body.len() + properties + option(&self.tag) + option(&self.keys)
     }

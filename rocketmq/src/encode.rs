@@ -7,6 +7,8 @@
 //! ```
 //! From `MessageDecoder.encodeMessage` of RocketMQ 5.5.0; the broker computes the CRC by itself.
 
+use std::sync::atomic::{AtomicU16, Ordering};
+
 use bytes::{BufMut, Bytes, BytesMut};
 use rocketmq_model::common::message::message_client_id_setter::MessageClientIDSetter;
 
@@ -36,16 +38,8 @@ pub(crate) fn check(message: &Outgoing) -> Result<(), Error> {
             message.body.len()
         ));
     }
-    let mut pairs = message
-        .properties
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()));
-    if let Some((name, _)) =
-        pairs.find(|(name, value)| name.is_empty() || has_separator(name) || has_separator(value))
-    {
-        return refuse(format!(
-            "property {name:?} is empty or holds U+0001 or U+0002"
-        ));
+    if !message.properties.is_legal() {
+        return refuse("a property has no name, or holds U+0001 or U+0002".to_owned());
     }
     if [&message.tag, &message.keys]
         .into_iter()
@@ -89,7 +83,7 @@ fn batch_length(messages: &[Outgoing]) -> usize {
 /// The properties of a message on its own, as the header of a send carries them.
 pub(crate) fn properties(message: &Outgoing) -> String {
     let mut out = Vec::with_capacity(properties_length(message));
-    put_properties(message, &mut out);
+    put_properties(message, &Ids::of_now(), &mut out);
     // Only whole strings were written.
     String::from_utf8(out).unwrap_or_default()
 }
@@ -97,6 +91,7 @@ pub(crate) fn properties(message: &Outgoing) -> String {
 /// The messages of a batch, one behind the other.
 pub(crate) fn batch(messages: &[Outgoing]) -> Bytes {
     let mut out = BytesMut::with_capacity(batch_length(messages));
+    let ids = Ids::of_now();
     for message in messages {
         let properties = properties_length(message);
         let total = 22 + message.body.len() + properties;
@@ -108,20 +103,48 @@ pub(crate) fn batch(messages: &[Outgoing]) -> Bytes {
         out.put_u32(u32::try_from(message.body.len()).unwrap_or(u32::MAX));
         out.put_slice(&message.body);
         out.put_u16(u16::try_from(properties).unwrap_or(u16::MAX));
-        put_properties(message, &mut out);
+        put_properties(message, &ids, &mut out);
     }
     out.freeze()
 }
 
 const ID_LENGTH: usize = 32;
+/// Digits at its end that count the messages of a millisecond.
+const ID_COUNTER_LENGTH: usize = 4;
+static MESSAGES: AtomicU16 = AtomicU16::new(0);
+
+/// What consoles and tools call the message id, in RocketMQ's form: address, process, time, and a counter. It does not survive a retry: for
+/// that there is our own identity.
+///
+/// The library makes all but the counter, once for a batch: for each message it would take as long as all else that is encoded.
+struct Ids(String);
+
+impl Ids {
+    fn of_now() -> Ids {
+        let mut id = MessageClientIDSetter::create_uniq_id();
+        if id.len() != ID_LENGTH {
+            // A host with IPv6 alone gets a longer one.
+            id = format!("{id:0>ID_LENGTH$}");
+            id = id.split_off(id.len() - ID_LENGTH);
+        }
+        id.truncate(ID_LENGTH - ID_COUNTER_LENGTH);
+        Ids(id)
+    }
+
+    fn put_next(&self, out: &mut impl BufMut) {
+        // The order among threads does not matter, only that nobody gets the same.
+        let count = MESSAGES.fetch_add(1, Ordering::Relaxed);
+        out.put_slice(self.0.as_bytes());
+        for digit in (0..ID_COUNTER_LENGTH).rev() {
+            let digit = usize::from(count >> (4 * digit)) & 0xF;
+            out.put_u8(b"0123456789ABCDEF"[digit]);
+        }
+    }
+}
 
 fn properties_length(message: &Outgoing) -> usize {
     let pair = |name: usize, value: usize| name + value + 2;
-    let own: usize = message
-        .properties
-        .iter()
-        .map(|(name, value)| pair(name.len(), value.len()))
-        .sum();
+    let own = message.properties.as_str().len();
     let tag = message
         .tag
         .as_ref()
@@ -133,7 +156,7 @@ fn properties_length(message: &Outgoing) -> usize {
     own + tag + keys + pair("UNIQ_KEY".len(), ID_LENGTH)
 }
 
-fn put_properties(message: &Outgoing, out: &mut impl BufMut) {
+fn put_properties(message: &Outgoing, ids: &Ids, out: &mut impl BufMut) {
     let mut put = |name: &str, value: &str| {
         out.put_slice(name.as_bytes());
         out.put_u8(1);
@@ -146,17 +169,10 @@ fn put_properties(message: &Outgoing, out: &mut impl BufMut) {
     if let Some(keys) = &message.keys {
         put("KEYS", keys);
     }
-    // What consoles and tools call the message id. It does not survive a retry: for that there is our own identity.
-    let mut id = MessageClientIDSetter::create_uniq_id();
-    if id.len() != ID_LENGTH {
-        // A host with IPv6 alone gets a longer one; the length was promised above.
-        id = format!("{id:0>ID_LENGTH$}");
-        id = id.split_off(id.len() - ID_LENGTH);
-    }
-    put("UNIQ_KEY", &id);
-    for (name, value) in &message.properties {
-        put(name, value);
-    }
+    out.put_slice(b"UNIQ_KEY\x01");
+    ids.put_next(out);
+    out.put_u8(2);
+    out.put_slice(message.properties.as_str().as_bytes());
 }
 
 fn has_separator(text: &str) -> bool {
@@ -175,10 +191,7 @@ mod tests {
             body: Bytes::from_static(body),
             tag: Some("t".to_owned()),
             keys: Some("k1 k2".to_owned()),
-            properties: vec![
-                ("mqtt_topic".to_owned(), "a/ü".to_owned()),
-                ("empty".to_owned(), String::new()),
-            ],
+            properties: [("mqtt_topic", "a/ü"), ("empty", "")].into_iter().collect(),
         }
     }
 
@@ -221,6 +234,24 @@ mod tests {
     }
 
     #[test]
+    fn every_message_has_an_id_of_its_own() {
+        let mut bytes = batch(&[message(b"one"), message(b"two")]);
+        let ids: Vec<String> = message_decoder::decode_messages(&mut bytes)
+            .iter()
+            .filter_map(MessageClientIDSetter::get_uniq_id)
+            .map(|id| id.to_string())
+            .collect();
+        assert_eq!(ids.len(), 2);
+        assert_ne!(ids[0], ids[1]);
+        for id in ids {
+            assert!(
+                MessageClientIDSetter::get_nearly_time_from_id(&id).is_ok(),
+                "{id}"
+            );
+        }
+    }
+
+    #[test]
     fn the_length_of_the_properties_is_exact() {
         assert_eq!(
             properties(&message(b"x")).len(),
@@ -238,8 +269,10 @@ mod tests {
         };
         assert!(refused(|m| m.body = Bytes::new()));
         assert!(refused(|m| m.body = Bytes::from(vec![0; BODY_MAX + 1])));
-        assert!(refused(|m| m.properties[0].1 = "x".repeat(PROPERTIES_MAX)));
-        assert!(refused(|m| m.properties[0].1 = "a\u{1}b".to_owned()));
+        assert!(refused(|m| m
+            .properties
+            .push("x", &"x".repeat(PROPERTIES_MAX))));
+        assert!(refused(|m| m.properties.push("x", "a\u{1}b")));
         assert!(refused(|m| m.keys = Some("a\u{2}b".to_owned())));
     }
 }

@@ -18,6 +18,7 @@ mod error;
 mod heartbeat;
 mod link;
 mod probe;
+mod properties;
 mod route;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub use backbone::{
     Backbone, Consumer, Incoming, Outgoing, Queue, Settings, StartAt, Subscription,
 };
 pub use error::Error;
+pub use properties::Properties;
 
 /// Makes a backbone out of the client library. Succeeds also while RocketMQ is away: whether it is there shows
 /// in the operations.

@@ -151,6 +151,25 @@ impl Template {
         Ok(())
     }
 
+    /// The filled-in text. Borrowed, when it is one text or one value.
+    ///
+    /// # Errors
+    /// As [`Template::render`].
+    pub fn fill_in<'a>(&'a self, values: &'a impl Lookup) -> Result<Cow<'a, str>, Missing> {
+        match self.parts.as_slice() {
+            [Part::Literal(text)] => Ok(Cow::Borrowed(text)),
+            [Part::Variable(variable)] => {
+                let value = values.value(variable);
+                value.ok_or_else(|| Missing(variable.clone()))
+            }
+            _ => {
+                let mut out = String::new();
+                self.render(values, &mut out)?;
+                Ok(Cow::Owned(out))
+            }
+        }
+    }
+
     /// The whole text, when it has no variables.
     pub fn as_literal(&self) -> Option<&str> {
         match self.parts.as_slice() {

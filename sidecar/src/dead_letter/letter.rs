@@ -99,8 +99,8 @@ impl Letter {
             let found = message
                 .properties
                 .iter()
-                .find(|(name, _)| names.contains(&name.as_str()));
-            found.map(|(_, value)| value.clone())
+                .find(|(name, _)| names.contains(name));
+            found.map(|(_, value)| value.to_owned())
         };
         Letter {
             time_ms: unix_ms(),
@@ -112,7 +112,7 @@ impl Letter {
             rocketmq_topic: Some(rocketmq_topic.to_owned()),
             tag: message.tag.clone(),
             keys: message.keys.clone(),
-            properties: Some(message.properties.clone()),
+            properties: Some(message.properties.to_pairs()),
             body: Some(STANDARD.encode(&message.body)),
             position: property(&[names::ID]).unwrap_or_default(),
             ..Letter::default()
@@ -207,7 +207,7 @@ impl Letter {
                     body,
                     tag: self.tag.clone(),
                     keys: self.keys.clone(),
-                    properties,
+                    properties: properties.into_iter().collect(),
                 },
             )),
             Direction::Downlink => {
@@ -247,13 +247,16 @@ impl Letter {
     /// The MQTT payload, or what there is instead: the whole frame of one that can't be read.
     pub(crate) fn payload(&self) -> Result<Vec<u8>, String> {
         Ok(match self.content()? {
-            Content::Refused(
-                _,
-                Outgoing {
-                    body, properties, ..
-                },
-            ) => payload_of_body(&body, &properties),
-            Content::Unmappable(incoming) => payload_of_body(&incoming.body, &incoming.properties),
+            Content::Refused(_, message) => {
+                payload_of_body(&message.body, message.properties.iter())
+            }
+            Content::Unmappable(incoming) => {
+                let properties = incoming.properties.iter();
+                payload_of_body(
+                    &incoming.body,
+                    properties.map(|(n, v)| (n.as_str(), v.as_str())),
+                )
+            }
             Content::Unmapped(frame) | Content::NotInjected(frame) => match Message::decode(&frame)
             {
                 Ok(message) => message.payload.to_vec(),
@@ -264,10 +267,12 @@ impl Letter {
 }
 
 /// RocketMQ has no empty bodies: those are marked.
-fn payload_of_body(body: &Bytes, properties: &[(String, String)]) -> Vec<u8> {
-    let is_empty = properties.iter().any(|(name, value)| {
-        [names::EMPTY, names::apsara::EMPTY].contains(&name.as_str())
-            && ["1", "true"].contains(&value.as_str())
+fn payload_of_body<'a>(
+    body: &Bytes,
+    mut properties: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Vec<u8> {
+    let is_empty = properties.any(|(name, value)| {
+        [names::EMPTY, names::apsara::EMPTY].contains(&name) && ["1", "true"].contains(&value)
     });
     if is_empty { Vec::new() } else { body.to_vec() }
 }

@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 
 use super::{Content, DeadLetters, Letter, find_some, remove};
 use crate::downlink::{Again, AgainOutcome, Replays};
+use crate::mapping::uplink::Values;
 use crate::mapping::{self, names};
 
 /// So many letters at most in one request.
@@ -204,12 +205,8 @@ impl Replayer {
         mut message: Outgoing,
     ) -> Result<(), Failure> {
         // Replayed before, and refused again.
-        message
-            .properties
-            .retain(|(name, _)| name != names::REPLAYED);
-        message
-            .properties
-            .push((names::REPLAYED.to_owned(), id.to_owned()));
+        message.properties.remove(names::REPLAYED);
+        message.properties.push(names::REPLAYED, id);
         let queues = self.backbone.write_queues(topic).await.map_err(failure)?;
         // The queue of the default ordering key: a device's letters stay in order among themselves.
         let key = client.or(message.keys.as_deref()).unwrap_or_default();
@@ -292,11 +289,12 @@ fn map(letter: &Letter, frame: &[u8], config: &Config) -> Result<Vec<(String, Ou
         let topic = message.topic;
         return Err(format!("no uplink rule wants {topic:?} now"));
     }
+    let values = Values(&message);
     // What the frame's own rules make of it, in their order: by that the copies in one topic are numbered.
     let topic_of = |text: &str| {
         let rule = UplinkRule::parse(text).ok()?;
-        let made = mapping::uplink::map(&message, &rule, config.layout, &identity).ok()?;
-        Some(made.0)
+        let made = mapping::uplink::map(&values, &rule, config.layout, &identity).ok()?;
+        Some(made.topic.into_owned())
     };
     let own = named.iter().position(|text| *text == letter.rule);
     let is_own = rules.iter().any(|rule| rule.text == letter.rule);
@@ -307,13 +305,12 @@ fn map(letter: &Letter, frame: &[u8], config: &Config) -> Result<Vec<(String, Ou
         .collect();
     let mut mapped = Vec::new();
     for rule in rules {
-        let made = mapping::uplink::map(&message, rule, config.layout, &identity);
-        let (topic, _, mut outgoing) =
-            made.map_err(|error| format!("rule {:?}: {error}", rule.text))?;
+        let made = mapping::uplink::map(&values, rule, config.layout, &identity)
+            .map_err(|error| format!("rule {:?}: {error}", rule.text))?;
+        let (topic, mut outgoing) = (made.topic.into_owned(), made.message);
         let copy = 1 + topics.iter().filter(|other| **other == topic).count();
         if copy > 1 {
-            let property = (names::COPY.to_owned(), copy.to_string());
-            outgoing.properties.push(property);
+            outgoing.properties.push_display(names::COPY, copy);
         }
         topics.push(topic.clone());
         mapped.push((topic, outgoing));

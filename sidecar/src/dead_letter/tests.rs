@@ -43,11 +43,13 @@ fn a_letter_holds_all_of_the_message_and_gives_it_back() {
         body: vec![0, 255, 10].into(),
         tag: Some("t".to_owned()),
         keys: None,
-        properties: vec![
-            ("mqtt_topic".to_owned(), "a/ü".to_owned()),
-            ("mqtt_client_id".to_owned(), "c".to_owned()),
-            ("mqtt_id".to_owned(), "n:1f:16".to_owned()),
-        ],
+        properties: [
+            ("mqtt_topic", "a/ü"),
+            ("mqtt_client_id", "c"),
+            ("mqtt_id", "n:1f:16"),
+        ]
+        .into_iter()
+        .collect(),
     };
     let incoming = Incoming {
         queue: Queue {
@@ -118,7 +120,7 @@ fn a_letter_holds_all_of_the_message_and_gives_it_back() {
 fn the_payload_is_that_of_the_mqtt_message() {
     let empty = Outgoing {
         body: vec![0].into(),
-        properties: vec![("mqtt_empty".to_owned(), "1".to_owned())],
+        properties: [("mqtt_empty", "1")].into_iter().collect(),
         ..Outgoing::default()
     };
     let refused = Letter::refused("T", &empty, "", "");

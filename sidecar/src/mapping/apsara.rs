@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use protocol::message::{Message, Property};
+use rocketmq::Properties;
 
 use super::escape::escape;
 use super::names::apsara as names;
@@ -17,8 +18,8 @@ struct Pair<'a> {
 }
 
 /// The properties that this layout adds on the way up.
-pub(super) fn add(message: &Message<'_>, out: &mut Vec<(String, String)>) {
-    let mut put = |name: &str, value: &str| out.push((name.to_owned(), escape(value).into_owned()));
+pub(super) fn add(message: &Message<'_>, out: &mut Properties) {
+    let mut put = |name: &str, value: &str| out.push(name, &escape(value));
     let second = message
         .topic
         .find('/')
@@ -58,7 +59,7 @@ pub(super) fn add(message: &Message<'_>, out: &mut Vec<(String, String)>) {
     if !pairs.is_empty()
         && let Ok(json) = serde_json::to_string(&pairs)
     {
-        out.push((names::USER_PROPERTIES.to_owned(), json));
+        out.push(names::USER_PROPERTIES, &json);
     }
 }
 
@@ -107,7 +108,7 @@ mod tests {
 
     #[test]
     fn deeper_levels_become_the_second_topic() {
-        let mut out = Vec::new();
+        let mut out = Properties::default();
         add(
             &Message {
                 topic: "chat/room/1",
@@ -116,9 +117,9 @@ mod tests {
             },
             &mut out,
         );
-        assert!(out.contains(&("mqttSecondTopic".into(), "/room/1".into())));
-        assert!(out.contains(&("IS_EMPTY_MSG".into(), "true".into())));
-        out.clear();
+        assert_eq!(out.get("mqttSecondTopic"), Some("/room/1"));
+        assert_eq!(out.get("IS_EMPTY_MSG"), Some("true"));
+        let mut out = Properties::default();
         add(
             &Message {
                 topic: "chat",
@@ -127,6 +128,6 @@ mod tests {
             },
             &mut out,
         );
-        assert!(!out.iter().any(|(name, _)| name == "mqttSecondTopic"));
+        assert!(!out.contains("mqttSecondTopic"));
     }
 }

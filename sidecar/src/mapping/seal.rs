@@ -18,9 +18,14 @@ impl Seal {
         Seal(crc32c::crc32c(text.as_bytes()))
     }
 
-    /// What stands on a message with this body.
+    /// The number that stands on a message with this body.
+    pub(crate) fn on(self, body: &[u8]) -> u32 {
+        crc32c::crc32c_append(self.0, body)
+    }
+
+    /// The same as it stands there.
     pub(crate) fn text(self, body: &[u8]) -> String {
-        format!("{:08x}", crc32c::crc32c_append(self.0, body))
+        format!("{:08x}", self.on(body))
     }
 
     /// Whether this stands on a message with this body.

@@ -51,17 +51,16 @@ impl Layout {
 impl Stamp {
     /// Writes name and seal on the message, over those of an earlier lane.
     pub(super) fn put_on(&self, message: &mut Outgoing) {
-        let text = format!("{}{}", self.layout.0, self.seal.text(&message.body));
-        match message.properties.last_mut() {
-            Some((name, value)) if name == names::LANE => *value = text,
-            _ => message.properties.push((names::LANE.to_owned(), text)),
-        }
+        unstamp(message);
+        let (layout, seal) = (&self.layout.0, self.seal.on(&message.body));
+        let text = format_args!("{layout}{seal:08x}");
+        message.properties.push_display(names::LANE, text);
     }
 }
 
 /// Takes the name off a message that leaves its lane for good.
 pub(super) fn unstamp(message: &mut Outgoing) {
-    message.properties.pop_if(|(name, _)| name == names::LANE);
+    message.properties.pop_if_named(names::LANE);
 }
 
 /// FNV-1a with 64 bits, its bits mixed once more (the finaliser of SplitMix64): lanes are chosen by the remainder.
@@ -125,14 +124,12 @@ mod tests {
         let queue = &queues(1)[0];
         Layout::of(&queues(4)).stamp(queue).put_on(&mut message);
         Layout::of(&queues(2)).stamp(queue).put_on(&mut message);
-        let [(name, value)] = &message.properties[..] else {
-            panic!("one property, not {:?}", message.properties)
-        };
-        assert_eq!(name, names::LANE);
+        assert_eq!(message.properties.iter().count(), 1);
+        let value = message.properties.get(names::LANE).unwrap();
         let seal = value.strip_prefix(&Layout::of(&queues(2)).0).unwrap();
         assert!(Seal::of(queue).is_on(&message.body, seal));
         unstamp(&mut message);
         unstamp(&mut message);
-        assert!(message.properties.is_empty());
+        assert_eq!(message.properties.as_str(), "");
     }
 }

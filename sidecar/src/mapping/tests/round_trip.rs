@@ -4,9 +4,9 @@ use proptest::prelude::*;
 use protocol::config::Layout;
 use protocol::message::{Message, Property, PropertyBuffer, QoS};
 
-use super::{IDENTITY, context, down_rule, encode, from_java, through, up_rule};
+use super::{context, down_rule, encode, from_java, through, up, up_rule};
 use crate::mapping::downlink::{self, Outcome};
-use crate::mapping::{is_mqtt_text, uplink};
+use crate::mapping::is_mqtt_text;
 
 fn mqtt_text() -> impl Strategy<Value = String> {
     "[ -~¡-ÿぁ-ん\u{1F600}-\u{1F64F}]{0,12}"
@@ -121,7 +121,7 @@ proptest! {
             properties: buffer.as_properties(),
             ..Message::default()
         };
-        let (topic, order, sent) = uplink::map(&message, &up_rule("# T key=%c"), layout, &IDENTITY).unwrap();
+        let (topic, order, sent) = up(&message, &up_rule("# T key=%c"), layout).unwrap();
         prop_assert_eq!(order, sample.client.as_str());
         prop_assert_eq!(topic.as_str(), "T");
         prop_assert!(!sent.body.is_empty(), "RocketMQ refuses an empty body");

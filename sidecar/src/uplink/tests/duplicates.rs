@@ -22,9 +22,11 @@ impl Fake {
                 if !seen.contains(&place) {
                     seen.note(&place);
                     let property = |wanted: &str| {
-                        let mut pairs = message.properties.iter();
-                        let found = pairs.find(|(name, _)| name == wanted);
-                        found.map_or(String::new(), |(_, value)| value.clone())
+                        message
+                            .properties
+                            .get(wanted)
+                            .unwrap_or_default()
+                            .to_owned()
                     };
                     let body = String::from_utf8(message.body.to_vec()).unwrap();
                     handed_over.push((body, property("mqtt_copy")));
@@ -40,7 +42,7 @@ fn incoming(queue: &Queue, offset: usize, message: &Outgoing) -> Incoming {
         queue: queue.clone(),
         offset: i64::try_from(offset).unwrap(),
         body: message.body.clone(),
-        properties: message.properties.clone(),
+        properties: message.properties.to_pairs(),
         ..Incoming::default()
     }
 }
