@@ -97,7 +97,10 @@ async fn a_reader_drops_what_was_repeated_and_nothing_else() {
 async fn nothing_is_taken_for_a_repetition_when_the_queues_change() {
     let draw = draws();
     let fake = Fake::new(move |state, queue, _| {
-        if queue.id >= state.queues || (queue.id == 1 && state.queues < 6) || draw() % 4 == 0 {
+        if queue.id >= state.queues
+            || (queue.id == 1 && state.queues < 6)
+            || draw().is_multiple_of(4)
+        {
             return Err(unavailable());
         }
         Ok(())
