@@ -178,7 +178,8 @@ impl Cluster {
         }
     }
 
-    /// One that hangs is asked first whether it answers at all: it stores, when it goes on, whatever has been sent to it meanwhile.
+    /// One that has left a batch without an answer is asked first whether it answers at all: if it only hangs, it stores, when it goes on,
+    /// whatever has been sent to it meanwhile.
     async fn send_to(
         &self,
         address: &str,
@@ -193,7 +194,7 @@ impl Cluster {
             .links
             .call(Purpose::Requests, address, request, self.limit)
             .await;
-        if matches!(outcome, Err(Error::Timeout)) {
+        if outcome.is_err() {
             lock(&self.silent).insert(address.to_owned());
         }
         outcome

@@ -58,7 +58,8 @@ pub(super) static ROCKETMQ_BROKER: Fault = Fault {
     seconds: 60,
     quick: true,
     plan: || Plan {
-        repeats_max: Repeats::unanswered(STOPPED.as_secs() as usize),
+        // After the first request without an answer it is asked whether it answers, until it does.
+        repeats_max: Repeats::unanswered(6),
         ..Plan::own_rocketmq()
     },
     inject: |run| stop_part(run, Part::Broker),
