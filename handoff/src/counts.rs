@@ -11,6 +11,7 @@
 //!
 //! The seal is the lower half of a CRC32C over the 14 bytes before it. A pair that is damaged says nothing, and the next writer counts the frames.
 
+use crate::checksum;
 use crate::primitive::{AtomicU64, Ordering, fence};
 
 const FRAMES_BITS: u32 = 48;
@@ -89,7 +90,7 @@ fn seal(position: u64, frames: u64) -> u64 {
     let mut pair = [0; 14];
     pair[..8].copy_from_slice(&position.to_le_bytes());
     pair[8..].copy_from_slice(&frames.to_le_bytes()[..6]);
-    frames | u64::from(crc32c::crc32c(&pair)) << FRAMES_BITS
+    frames | u64::from(checksum::crc32c(&pair)) << FRAMES_BITS
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@
 #![cfg_attr(not(fuzzing), allow(unreachable_pub))]
 
 use crate::Position;
+use crate::checksum;
 use crate::layout::{FRAME_ALIGN, FRAME_HEADER_BYTES, u32_at};
 
 /// Set in the length word of a frame that only fills a segment up.
@@ -64,11 +65,11 @@ pub(crate) fn checksum_begin(salt: u32, word: u32, position: Position) -> u32 {
     let mut begin = [0; 12];
     begin[..4].copy_from_slice(&word.to_le_bytes());
     begin[4..].copy_from_slice(&position.to_le_bytes());
-    crc32c::crc32c_append(salt, &begin)
+    checksum::crc32c_append(salt, &begin)
 }
 
 pub(crate) fn checksum(salt: u32, word: u32, position: Position, rest: &[u8]) -> u32 {
-    crc32c::crc32c_append(checksum_begin(salt, word, position), rest)
+    checksum::crc32c_append(checksum_begin(salt, word, position), rest)
 }
 
 /// The sum of the 32-bit words of a payload with its zeros.

@@ -1,6 +1,7 @@
 //! Where each byte of the files lies. `docs/handoff-format.md` draws it.
 
 use crate::Position;
+use crate::checksum;
 use crate::crc;
 
 /// The format's version: the one that this program writes and reads.
@@ -73,7 +74,7 @@ impl Description {
         out[EPOCH_AT..SEGMENT_BYTES_AT].copy_from_slice(&self.epoch.to_le_bytes());
         out[SEGMENT_BYTES_AT..NUMBER_AT].copy_from_slice(&self.segment_bytes.to_le_bytes());
         out[NUMBER_AT..NUMBER_AT + 8].copy_from_slice(&self.number.to_le_bytes());
-        let crc = crc32c::crc32c(&out[..CRC_AT]);
+        let crc = checksum::crc32c(&out[..CRC_AT]);
         out[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
         out
     }
@@ -83,7 +84,7 @@ impl Description {
         bytes: &[u8; DESCRIPTION_BYTES],
         magic: [u8; 8],
     ) -> Result<Description, NoDescription> {
-        let syndrome = crc32c::crc32c(&bytes[..CRC_AT]) ^ u32_at(bytes, CRC_AT);
+        let syndrome = checksum::crc32c(&bytes[..CRC_AT]) ^ u32_at(bytes, CRC_AT);
         if syndrome == 0 {
             return Description::parse(bytes, magic);
         }

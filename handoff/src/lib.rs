@@ -15,6 +15,8 @@ mod primitive;
 mod threefold;
 
 #[cfg(not(loom))]
+mod checksum;
+#[cfg(not(loom))]
 mod contents;
 #[cfg(not(loom))]
 mod counters;

@@ -10,6 +10,7 @@
 #![cfg_attr(not(fuzzing), allow(unreachable_pub))]
 
 use crate::Position;
+use crate::checksum;
 use crate::crc::{self, Later};
 use crate::frame::{
     CRC_AT, LENGTH_AT, PADDING, PLACE_AT, SUM_AT, checksum, checksum_begin, place, sum, total_of,
@@ -98,7 +99,10 @@ fn mend_place(stretch: &Stretch<'_>, word: u32) -> Option<Mended> {
     let frame = stretch.bytes.get(..total)?;
     let place = place(stretch.position).to_le_bytes();
     let begin = checksum_begin(stretch.salt, word, stretch.position);
-    let crc = crc32c::crc32c_append(crc32c::crc32c_append(begin, &place), &frame[PLACE_AT + 4..]);
+    let crc = checksum::crc32c_append(
+        checksum::crc32c_append(begin, &place),
+        &frame[PLACE_AT + 4..],
+    );
     if crc != u32_at(frame, CRC_AT) || !is_whole(frame, word, stretch) {
         return None;
     }
@@ -161,7 +165,7 @@ fn mend_length(stretch: &Stretch<'_>, word: u32) -> Vec<Mended> {
     let mut found = Vec::new();
     for (total, word) in tries {
         if total > done {
-            crc = crc32c::crc32c_append(crc, &bytes[done..total]);
+            crc = checksum::crc32c_append(crc, &bytes[done..total]);
             later.advance(total - done);
             done = total;
         }
