@@ -280,7 +280,7 @@ impl Bridge {
     fn try_reload(&mut self) -> Result<(), Box<dyn std::error::Error>> {
         let parts = &mut self.parts;
         let fresh = parts.config.reload_rules()?;
-        let wanted = Rc::new(Wanted::new(&fresh.uplink, &mut parts.table)?);
+        let wanted = Rc::new(Wanted::new(&fresh, &mut parts.table)?);
         spool::write_options(
             &fresh.spool_dir,
             &fresh.effective_options(),

@@ -92,7 +92,7 @@ pub(crate) fn start(
         writer.end(),
     )?;
     let mut table = RuleTable::open(config.spool_dir.join("rules.table"))?;
-    let wanted = Rc::new(Wanted::new(&config.uplink, &mut table)?);
+    let wanted = Rc::new(Wanted::new(&config, &mut table)?);
     let counters = Rc::new(counters(&config, around)?);
     ledger::begin_uplink(&counters, &writer);
     spool::write_options(

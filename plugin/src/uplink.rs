@@ -8,10 +8,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use handoff::{AppendError, Counters, Position, Writer};
-use protocol::config::SpoolFull;
+use protocol::config::{Config, SpoolFull};
 use protocol::counters as count;
 use protocol::message::{Message, Properties, PropertyBuffer, QoS, Returned, RuleIds};
-use protocol::rules::{RuleTable, TableError, UplinkRule};
+use protocol::rules::{RuleTable, TableError};
 use protocol::topic::TOPIC_BYTES_MAX;
 use protocol::trie::TopicTrie;
 
@@ -40,12 +40,23 @@ pub(crate) enum WantedError {
 
 impl Wanted {
     /// Gives every rule its number in the spool's rule table, and sorts them by filter.
-    pub(crate) fn new(rules: &[UplinkRule], table: &mut RuleTable) -> Result<Wanted, WantedError> {
+    ///
+    /// All share rules are one rule: what several of them match goes once.
+    pub(crate) fn new(config: &Config, table: &mut RuleTable) -> Result<Wanted, WantedError> {
+        let rules = &config.uplink;
+        let shared = config.shared_uplink();
+        let shared = shared.map(|rule| table.id_of(&rule.text)).transpose()?;
         let ids = table.ids_of(rules.iter().map(|rule| rule.text.as_str()))?;
         let mut trie = TopicTrie::new();
         for (rule, id) in rules.iter().zip(ids) {
             trie.insert(&rule.filter, id)
                 .map_err(|_| WantedError::Filter(rule.text.clone()))?;
+        }
+        if let Some(id) = shared {
+            for rule in &config.share {
+                trie.insert(&rule.filter, id)
+                    .map_err(|_| WantedError::Filter(rule.text.clone()))?;
+            }
         }
         Ok(Wanted { trie })
     }
@@ -167,6 +178,7 @@ impl Uplink {
             received_at_ms: now_ms(),
             expiry_s,
             properties,
+            injected: None,
             rules: RuleIds::EMPTY,
         };
         let outcome = self.append(message);
@@ -192,6 +204,7 @@ impl Uplink {
             received_at_ms: now_ms(),
             expiry_s: will.expiry_s(),
             properties: will.properties().as_properties(),
+            injected: None,
             rules: RuleIds::EMPTY,
         };
         if self.append(message) == Outcome::Kept {
@@ -210,7 +223,7 @@ impl Uplink {
         let ids = &mut self.ids;
         self.wanted.trie.matches(topic, |id| ids.push(*id));
         if ids.len() > 1 {
-            // Two rules with the same text have the same number, and would send the message twice.
+            // All share rules have the same number: what several of them match goes once.
             ids.sort_unstable();
             ids.dedup();
         }
@@ -221,6 +234,7 @@ impl Uplink {
         // Taken out and put back, so that `message` borrows a local: an empty Vec costs no allocation.
         let ids = std::mem::take(&mut self.ids);
         let outcome = self.append_for(&Message {
+            injected: None,
             rules: RuleIds::from_slice(&ids),
             ..message
         });

@@ -73,6 +73,7 @@ fn encoding(c: &mut Criterion) {
             username: Some("fleet"),
             received_at_ms: 1_700_000_000_000,
             properties: properties.as_properties(),
+            injected: None,
             rules: RuleIds::from_slice(&[1]),
             ..Message::default()
         };

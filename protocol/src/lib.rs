@@ -6,6 +6,7 @@
 //! wrong, and never panics on input.
 #![forbid(unsafe_code)]
 
+pub mod cluster;
 pub mod config;
 pub mod counters;
 pub mod message;

@@ -299,7 +299,6 @@ fn what_is_wrong_is_named_with_option_value_and_what_is_allowed() {
             "auto",
             "nearest known one is plugin_opt_wake",
         ),
-        ("share", "chat/#", "unknown option"),
     ] {
         let error = error(option, value);
         assert!(error.contains(message), "{option} {value}: {error}");
@@ -383,4 +382,46 @@ fn a_line_of_an_options_file_without_a_value_is_an_error() {
         errors.to_string(),
         "line 4: layout: has no value (allowed: an option, a blank and its value)"
     );
+}
+
+#[test]
+fn shares_need_a_cluster_and_survive_the_round_trip() {
+    let base = [("namesrv", "a:1"), ("node_id", "n")];
+    let with = |more: &[(&str, &str)]| config(&[&base, more].concat());
+    let good = with(&[
+        ("cluster", "factory"),
+        ("share", "chat/#"),
+        ("share", "+/state"),
+        ("cluster_presence", "site/clients/"),
+    ])
+    .unwrap();
+    assert_eq!(reread(&good).share, good.share);
+    assert_eq!(good.share.len(), 2);
+    assert_eq!(good.cluster_presence.as_deref(), Some("site/clients"));
+    let topics = good.cluster_topics().unwrap();
+    assert_eq!(topics.messages, "MQTT_CLUSTER_factory");
+    let rule = protocol::rules::ShareRule::uplink(&topics);
+    assert_eq!(protocol::rules::UplinkRule::parse(&rule.text), Ok(rule));
+    let rule = protocol::rules::ShareRule::downlink(&topics);
+    assert_eq!(protocol::rules::DownlinkRule::parse(&rule.text), Ok(rule));
+    for (options, complaint) in [
+        (vec![("share", "chat/#")], "needs a cluster"),
+        (vec![("cluster", "a b")], "is no name for a cluster"),
+        (
+            vec![("cluster", "c"), ("share", "chat/# T")],
+            "a topic filter and nothing else",
+        ),
+        (
+            vec![("cluster", "c"), ("share", "a"), ("share", "a")],
+            "stands there twice",
+        ),
+        (vec![("cluster_presence", "a/#")], "wildcard"),
+        (
+            vec![("cluster_node_timeout", "10ms")],
+            "less than a heartbeat",
+        ),
+    ] {
+        let error = with(&options).unwrap_err().to_string();
+        assert!(error.contains(complaint), "{error}");
+    }
 }

@@ -40,6 +40,7 @@ impl Parts {
             received_at_ms: self.received_at_ms,
             expiry_s: self.expiry_s,
             properties: self.properties.as_properties(),
+            injected: None,
             rules: RuleIds::from_slice(&self.rules),
         }
     }
@@ -203,6 +204,7 @@ fn the_bytes_are_those_of_the_documented_layout() {
         received_at_ms: 0x0102_0304,
         expiry_s: Some(60),
         properties: properties.as_properties(),
+        injected: None,
         rules: RuleIds::from_slice(&[7, 300]),
     };
     let bytes = encode(&message);

@@ -58,6 +58,7 @@ fn matching_encoding_and_decoding_allocate_nothing_once_buffers_have_grown() {
             client_id: "device-77",
             username: Some("user"),
             properties: properties.as_properties(),
+            injected: None,
             rules: RuleIds::from_slice(&ids),
             ..Message::default()
         };

@@ -70,6 +70,7 @@ fn message<'a>(rules: &'a [u32]) -> Message<'a> {
         received_at_ms: 1_700_000_000_000,
         expiry_s: None,
         properties: Properties::EMPTY,
+        injected: None,
         rules: RuleIds::from_slice(rules),
     }
 }

@@ -108,7 +108,9 @@ impl Pressure {
             limits: Limits::new(limits, config.downlink_bytes_max),
             hold: config.downlink_hold,
             per_tick: config.downlink_per_tick,
-            wanted: !config.downlink.is_empty() || config.rules_file.is_some(),
+            wanted: !config.downlink.is_empty()
+                || config.cluster.is_some()
+                || config.rules_file.is_some(),
             counters,
             watched: HashMap::new(),
             takers: HashSet::new(),

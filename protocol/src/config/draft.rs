@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::time::Duration;
 
 use super::errors::{ConfigError, ConfigErrors};
 use super::options::{self, OPTIONS, Problem, Spec};
@@ -28,6 +29,7 @@ impl Draft {
         draft.rules_file();
         draft.fill_in();
         draft.check_sizes();
+        draft.check_cluster();
         draft.check_repeated_rules();
         if draft.errors.is_empty() {
             Ok(Config {
@@ -69,7 +71,7 @@ impl Draft {
 
     fn rule_line(&mut self, path: &Path, line: &lines::Line<'_>) {
         const ALLOWED: &str =
-            "lines that begin with uplink or downlink, and comments that begin with #";
+            "lines that begin with uplink, downlink or share, and comments that begin with #";
         let outcome = match OPTIONS
             .iter()
             .find(|spec| spec.name == line.key && spec.repeats)
@@ -152,6 +154,27 @@ impl Draft {
         }
     }
 
+    fn check_cluster(&mut self) {
+        if self.config.cluster.is_none()
+            && let Some(rule) = self.config.share.first()
+        {
+            let problem = "needs a cluster to share with";
+            let allowed = "share rules beside a plugin_opt_cluster";
+            self.errors
+                .push(ConfigError::new("share", &rule.text, problem, allowed));
+        }
+        if self.config.cluster_node_timeout < Duration::from_secs(1) {
+            let text = units::format_duration(self.config.cluster_node_timeout);
+            let allowed = allowed("cluster_node_timeout");
+            self.errors.push(ConfigError::new(
+                "cluster_node_timeout",
+                &text,
+                "is less than a heartbeat",
+                allowed,
+            ));
+        }
+    }
+
     /// A rule that stands twice would send nothing twice: it is a slip of the pen, likely of another rule.
     fn check_repeated_rules(&mut self) {
         let uplink = self
@@ -164,9 +187,15 @@ impl Draft {
             .downlink
             .iter()
             .map(|rule| ("downlink", rule.text.as_str()));
+        let share = self
+            .config
+            .share
+            .iter()
+            .map(|rule| ("share", rule.text.as_str()));
         let mut seen = HashSet::new();
         let repeated: Vec<_> = uplink
             .chain(downlink)
+            .chain(share)
             .filter(|rule| !seen.insert(*rule))
             .collect();
         let errors = repeated.iter().map(|(name, text)| {

@@ -27,7 +27,8 @@ pub use lines::parse_options_file;
 pub use options::names as option_names;
 pub use sealed::{is_sound, seal};
 
-use crate::rules::{DownlinkRule, UplinkRule};
+use crate::cluster::Topics;
+use crate::rules::{DownlinkRule, ShareRule, UplinkRule};
 
 /// A checked configuration. Sizes are in bytes.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,6 +60,14 @@ pub struct Config {
     pub downlink_release_delay: Duration,
     /// Where a downlink starts when the group has no offset.
     pub downlink_from: StartFrom,
+    /// Name of the cluster that this node belongs to; nothing: to none.
+    pub cluster: Option<String>,
+    /// What the nodes of the cluster have in common, those of the rules file last.
+    pub share: Vec<ShareRule>,
+    /// How long a node may be silent before the others take it for dead.
+    pub cluster_node_timeout: Duration,
+    /// Where it is published which client is there, before `/<client id>`; nothing: nowhere.
+    pub cluster_presence: Option<String>,
     /// MQTT → RocketMQ, those of the rules file last.
     pub uplink: Vec<UplinkRule>,
     /// RocketMQ → MQTT, those of the rules file last.
@@ -124,8 +133,27 @@ impl Config {
         Ok(Config {
             uplink: fresh.uplink,
             downlink: fresh.downlink,
+            share: fresh.share,
             ..self.clone()
         })
+    }
+
+    /// The RocketMQ topics of the cluster, when the node belongs to one.
+    pub fn cluster_topics(&self) -> Option<Topics> {
+        self.cluster.as_deref().map(Topics::of)
+    }
+
+    /// The one rule by which all that is shared goes up, whatever filter wants it; its own filter says nothing.
+    pub fn shared_uplink(&self) -> Option<UplinkRule> {
+        let topics = self.cluster_topics().filter(|_| !self.share.is_empty())?;
+        Some(ShareRule::uplink(&topics))
+    }
+
+    /// All that comes down: the downlink rules, and that of the cluster.
+    pub fn all_downlink(&self) -> Vec<DownlinkRule> {
+        let topics = self.cluster_topics().filter(|_| !self.share.is_empty());
+        let shared = topics.map(|topics| ShareRule::downlink(&topics));
+        self.downlink.iter().cloned().chain(shared).collect()
     }
 
     /// Segment size of the downlink log: an eighth of its bound, and no more than the uplink's.

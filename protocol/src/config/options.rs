@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use super::choices::{Layout, Level, SidecarMode, SpoolFull, SpoolSync, StartFrom, Wake};
 use super::values::{
-    absolute, count, group, http_listen, name_servers, node_id, not_among, percent, segment,
-    show_path, size, spool_dir, time,
+    absolute, cluster, count, group, http_listen, name_servers, node_id, not_among, percent,
+    presence, segment, show_path, size, spool_dir, time,
 };
 use super::{Config, node, units};
-use crate::rules::{DownlinkRule, RuleError, UplinkRule};
+use crate::rules::{DownlinkRule, RuleError, ShareRule, UplinkRule};
 
 pub(super) const KIB: u64 = 1 << 10;
 pub(super) const MIB: u64 = 1 << 20;
@@ -231,12 +231,35 @@ pub(super) const OPTIONS: &[Spec] = &[
                 .map_or_else(|| "off".to_owned(), |address| address.to_string())
         ]
     ),
+    option!(
+        cluster,
+        CLUSTER_ALLOWED,
+        |value| Some(cluster(value)?),
+        |config| config.cluster.iter().cloned().collect()
+    ),
+    time_option!(
+        cluster_node_timeout,
+        600,
+        "1s to 10min with a unit: 5s, 1min"
+    ),
+    option!(
+        cluster_presence,
+        "off, or an MQTT topic without wildcards: $presence, site/clients",
+        |value| presence(value)?,
+        |config| vec![
+            config
+                .cluster_presence
+                .clone()
+                .unwrap_or_else(|| "off".to_owned())
+        ]
+    ),
     word_option!(log_level, Level, "error, warn, info, debug, trace"),
     rule_option!(
         uplink,
         UplinkRule,
         "<filter> <TOPIC> [tag=T] [key=T] [order=T] [prop.NAME=T]…"
     ),
+    rule_option!(share, ShareRule, "<filter>"),
     rule_option!(
         downlink,
         DownlinkRule,
@@ -244,6 +267,7 @@ pub(super) const OPTIONS: &[Spec] = &[
     ),
 ];
 
+const CLUSTER_ALLOWED: &str = "1 to 64 letters (a-z, A-Z), digits, _ and -";
 const GROUP_ALLOWED: &str = "a RocketMQ group: 1 to 120 letters, digits, and % | _ -";
 
 /// Names of all options of this version, without `plugin_opt_`.
@@ -267,6 +291,10 @@ pub(super) fn defaults() -> Config {
         downlink_hold: Duration::from_secs(10),
         downlink_release_delay: Duration::ZERO,
         downlink_from: StartFrom::Latest,
+        cluster: None,
+        share: Vec::new(),
+        cluster_node_timeout: Duration::from_secs(5),
+        cluster_presence: Some("$presence".to_owned()),
         uplink: Vec::new(),
         downlink: Vec::new(),
         rules_file: None,

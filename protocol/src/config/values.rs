@@ -164,3 +164,23 @@ pub(super) fn http_listen(value: &str) -> Result<Option<SocketAddr>, Problem> {
     }
     Ok(Some(address))
 }
+
+pub(super) fn cluster(value: &str) -> Result<String, Problem> {
+    if node::is_valid(value) {
+        Ok(value.to_owned())
+    } else {
+        Err("is no name for a cluster".into())
+    }
+}
+
+/// A topic for presence to be published under.
+pub(super) fn presence(value: &str) -> Result<Option<String>, Problem> {
+    if value == "off" {
+        return Ok(None);
+    }
+    crate::topic::validate_topic(value).map_err(|error| Problem::Text(error.to_string()))?;
+    if value == "$SYS" || value.starts_with("$SYS/") || value.starts_with("$share/") {
+        return Err("is Mosquitto's own".into());
+    }
+    Ok(Some(value.trim_end_matches('/').to_owned()))
+}

@@ -13,9 +13,11 @@
 //! +-----------------------------------+-----------------------------------+
 //! | properties_len                    | payload_len                       | 40
 //! +-----------------------------------+-----------------------------------+
+//! | injected, u64, with INJECTED alone                                    |
+//! +-----------------------------------------------------------------------+
 //! | topic | client_id | username | rule_count × u32 | properties | payload |
 //! +-----------------------------------------------------------------------+
-//! flags: bits 0–1 QoS, 2 RETAIN, 3 WILL, 4 USERNAME (there is one), 5 EXPIRY (there is one), 6–7 zero
+//! flags: bits 0–1 QoS, 2 RETAIN, 3 WILL, 4 USERNAME (there is one), 5 EXPIRY (there is one), 6 INJECTED (there is one), 7 zero
 //! ```
 //!
 //! Properties are in MQTT 5's own wire form (see [`super::Properties`]).
@@ -33,7 +35,10 @@ const RETAIN: u8 = 1 << 2;
 const WILL: u8 = 1 << 3;
 const USERNAME: u8 = 1 << 4;
 const EXPIRY: u8 = 1 << 5;
-const RESERVED: u8 = 0b1100_0000;
+const INJECTED: u8 = 1 << 6;
+const RESERVED: u8 = 0b1000_0000;
+/// Bytes of the position with INJECTED.
+const INJECTED_LEN: usize = 8;
 
 /// Why bytes are not a message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -91,6 +96,11 @@ impl<'a> Parts<'a> {
         head
     }
 
+    fn word(&mut self) -> u64 {
+        let bytes = self.take(INJECTED_LEN as u32);
+        u64::from_le_bytes(bytes.try_into().unwrap_or_default())
+    }
+
     fn text(&mut self, len: u32, field: &'static str) -> Result<&'a str, DecodeError> {
         std::str::from_utf8(self.take(len)).map_err(|_| DecodeError::Utf8 { field })
     }
@@ -110,6 +120,7 @@ impl<'a> Message<'a> {
     /// Exact number of bytes that [`Message::encode_into`] writes.
     pub fn encoded_len(&self) -> usize {
         HEADER_LEN
+            + self.injected.map_or(0, |_| INJECTED_LEN)
             + self.topic.len()
             + self.client_id.len()
             + self.username.map_or(0, str::len)
@@ -147,6 +158,9 @@ impl<'a> Message<'a> {
             out[at..at + bytes.len()].copy_from_slice(bytes);
             at += bytes.len();
         };
+        if let Some(position) = self.injected {
+            put(&position.to_le_bytes());
+        }
         put(self.topic.as_bytes());
         put(self.client_id.as_bytes());
         put(username.as_bytes());
@@ -162,6 +176,7 @@ impl<'a> Message<'a> {
         flags |= if self.retain { RETAIN } else { 0 };
         flags |= if self.will { WILL } else { 0 };
         flags |= if self.username.is_some() { USERNAME } else { 0 };
+        flags |= if self.injected.is_some() { INJECTED } else { 0 };
         flags | if self.expiry_s.is_some() { EXPIRY } else { 0 }
     }
 
@@ -196,7 +211,12 @@ impl<'a> Message<'a> {
             .iter()
             .map(|len| u64::from(*len))
             .sum::<u64>()
-            + u64::from(rules) * 4;
+            + u64::from(rules) * 4
+            + if flags & INJECTED != 0 {
+                INJECTED_LEN as u64
+            } else {
+                0
+            };
         if (body.len() as u64) < body_len {
             return Err(DecodeError::Short {
                 found: bytes.len(),
@@ -205,6 +225,7 @@ impl<'a> Message<'a> {
         }
         // Each length is now known to lie within `body`, so `rules * 4` cannot overflow either.
         let mut parts = Parts(body);
+        let injected = (flags & INJECTED != 0).then(|| parts.word());
         let message = Message {
             topic: parts.text(topic, "topic")?,
             client_id: parts.text(client_id, "client id")?,
@@ -221,6 +242,7 @@ impl<'a> Message<'a> {
                 header[15],
             ]),
             expiry_s: Some(expiry).filter(|_| flags & EXPIRY != 0),
+            injected,
         };
         match parts.0.len() {
             0 => Ok(message),

@@ -4,14 +4,18 @@
 //! points into the frame that it lent. Neither copies a payload elsewhere nor allocates.
 
 mod codec;
+mod command;
 mod epochs;
+mod event;
 mod identity;
 mod properties;
 mod returned;
 mod rule_ids;
 
 pub use codec::{DecodeError, FORMAT_VERSION, HEADER_LEN};
+pub use command::{Command, DownlinkFrame};
 pub use epochs::Epochs;
+pub use event::{Event, What};
 pub use identity::{Identity, IdentityError};
 pub use properties::{Properties, Property, PropertyBuffer, PropertyError, PropertyIter, TooLong};
 pub use returned::{Returned, UplinkFrame};
@@ -72,6 +76,9 @@ pub struct Message<'a> {
     pub expiry_s: Option<u32>,
     /// The other MQTT 5 properties.
     pub properties: Properties<'a>,
+    /// Uplink: everything that stands in the downlink log before this position was injected before this was published. Told of retained
+    /// messages under a shared filter.
+    pub injected: Option<u64>,
     /// Ids (of the spool's rule table) of the rules that want this message.
     pub rules: RuleIds<'a>,
 }
@@ -90,6 +97,7 @@ impl Default for Message<'_> {
             received_at_ms: 0,
             expiry_s: None,
             properties: Properties::EMPTY,
+            injected: None,
             rules: RuleIds::EMPTY,
         }
     }

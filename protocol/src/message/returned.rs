@@ -22,7 +22,7 @@
 use super::{DecodeError, FORMAT_VERSION, HEADER_LEN, Message};
 
 /// Where the kind stands.
-const KIND_AT: usize = 3;
+pub(super) const KIND_AT: usize = 3;
 /// The kind of what is returned. A message's is 0.
 const KIND_RETURNED: u8 = 1;
 

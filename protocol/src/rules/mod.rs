@@ -3,6 +3,7 @@
 //! ```text
 //! uplink:   <filter> <TOPIC template>         [tag=T] [key=T] [order=T] [prop.NAME=T]…
 //! downlink: <TOPIC>  <MQTT topic template>    [tags=A||B] [qos=0|1|2] [retain=true|false] [expiry=30s] [client=T]
+//! share:    <filter>
 //! ```
 //!
 //! Tokens are split at blanks; `"double quotes"` keep blanks, with `\"` and `\\` inside them. A rule's canonical text
@@ -10,6 +11,7 @@
 
 mod downlink;
 pub mod rocketmq_name;
+mod share;
 mod table;
 mod table_lines;
 mod tags;
@@ -18,6 +20,7 @@ mod tokens;
 mod uplink;
 
 pub use downlink::DownlinkRule;
+pub use share::ShareRule;
 pub use table::{RuleTable, TableError};
 pub use tags::Tags;
 pub use template::{Direction, Lookup, Missing, Template, Variable};

@@ -19,7 +19,7 @@ impl Direction {
     fn allowed(self) -> &'static str {
         match self {
             Direction::Uplink => {
-                "%c client id, %u user name, %t topic, %1 to %9 and %{10} levels of the topic, %{name} MQTT 5 user property, %% for a percent sign"
+                "%c client id, %u user name, %t topic, %1 to %9 and %{10} levels of the topic, %{name} MQTT 5 user property, %b bucket of the topic in a cluster, %% for a percent sign"
             }
             Direction::Downlink => {
                 "%k key, %g tag, %{name} property of the RocketMQ message, %% for a percent sign"
@@ -39,6 +39,8 @@ pub enum Variable {
     Topic,
     /// `%1`…`%9`, `%{10}`…: a level of the MQTT topic, from 1 (uplink).
     Level(u16),
+    /// `%b`: the topic's bucket in a cluster, or that of retained messages (uplink).
+    Bucket,
     /// `%k`: key of the RocketMQ message (downlink).
     Key,
     /// `%g`: tag of the RocketMQ message (downlink).
@@ -55,6 +57,7 @@ impl fmt::Display for Variable {
             Variable::Topic => f.write_str("%t"),
             Variable::Level(level @ 1..=9) => write!(f, "%{level}"),
             Variable::Level(level) => write!(f, "%{{{level}}}"),
+            Variable::Bucket => f.write_str("%b"),
             Variable::Key => f.write_str("%k"),
             Variable::Tag => f.write_str("%g"),
             Variable::Property(name) => write!(f, "%{{{name}}}"),
@@ -121,6 +124,13 @@ impl Template {
             parts.push(Part::Literal(literal));
         }
         Ok(Template { parts })
+    }
+
+    /// A template that is one text.
+    pub fn literal(text: &str) -> Template {
+        Template {
+            parts: vec![Part::Literal(text.to_owned())],
+        }
     }
 
     /// A template that is one variable.
@@ -230,6 +240,7 @@ fn split_variable(
         ('u', Direction::Uplink) => Variable::Username,
         ('t', Direction::Uplink) => Variable::Topic,
         ('1'..='9', Direction::Uplink) => Variable::Level(first as u16 - '0' as u16),
+        ('b', Direction::Uplink) => Variable::Bucket,
         ('k', Direction::Downlink) => Variable::Key,
         ('g', Direction::Downlink) => Variable::Tag,
         _ => {

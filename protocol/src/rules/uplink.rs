@@ -90,7 +90,7 @@ impl UplinkRule {
         Ok(rule)
     }
 
-    fn canonical(&self) -> String {
+    pub(super) fn canonical(&self) -> String {
         let mut line = String::new();
         tokens::push(&mut line, &self.filter);
         tokens::push(&mut line, &self.topic.to_string());
@@ -112,7 +112,7 @@ impl UplinkRule {
     }
 }
 
-fn check_filter(filter: &str) -> Result<(), RuleError> {
+pub(super) fn check_filter(filter: &str) -> Result<(), RuleError> {
     const ALLOWED: &str = "an MQTT topic filter, such as sensors/+/telemetry or sensors/#";
     topic::validate_filter(filter)
         .map_err(|error| RuleError::new(format!("filter \"{filter}\" {error}"), ALLOWED))?;

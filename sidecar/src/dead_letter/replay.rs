@@ -284,7 +284,10 @@ fn map(letter: &Letter, frame: &[u8], config: &Config) -> Result<Vec<(String, Ou
         .iter()
         .filter_map(|id| table.text_of(id))
         .collect();
-    let rules = rules_for(letter, message.topic, &named, &config.uplink);
+    let shared = config.shared_uplink();
+    let shared = shared.filter(|rule| rule.text == letter.rule);
+    let all: Vec<_> = config.uplink.iter().cloned().chain(shared).collect();
+    let rules = rules_for(letter, message.topic, &named, &all);
     if rules.is_empty() {
         let topic = message.topic;
         return Err(format!("no uplink rule wants {topic:?} now"));

@@ -83,7 +83,7 @@ impl Worker {
                 node_id: config.node_id.clone(),
                 layout: config.layout,
             },
-            routes: Routes::new(&config.downlink, &metrics),
+            routes: Routes::new(&config.all_downlink(), &metrics),
             config,
             writer,
             backbone,
@@ -106,7 +106,7 @@ impl Worker {
         while !self.control.is_stopping() {
             self.replay();
             if let Some(config) = self.control.take_rules() {
-                self.routes = Routes::new(&config.downlink, &self.metrics);
+                self.routes = Routes::new(&config.all_downlink(), &self.metrics);
                 self.config = config;
             }
             if self.routes.is_empty() {

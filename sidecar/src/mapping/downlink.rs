@@ -68,6 +68,7 @@ impl Mapped {
             } else {
                 self.properties.as_properties()
             },
+            injected: None,
             rules: RuleIds::EMPTY,
         }
     }

@@ -208,6 +208,8 @@ impl Lookup for Values<'_> {
                         _ => None,
                     })?
             }
+            Variable::Bucket if self.0.retain => protocol::cluster::RETAINED_TAG,
+            Variable::Bucket => return Some(protocol::cluster::bucket_of(self.0.topic).into()),
             Variable::Key | Variable::Tag => return None,
         };
         Some(text.into())

@@ -56,6 +56,7 @@ fn spool(dir: &Path) -> (Writer, Reader, Writer) {
         received_at_ms: 1_000,
         expiry_s: Some(9),
         properties: properties.as_properties(),
+        injected: None,
         rules: RuleIds::from_slice(&rules),
         ..Message::default()
     };

@@ -160,6 +160,7 @@ fn unmapped(dir: &Path, topic: &str, rules: &[&str], rule: &str) -> Letter {
         topic,
         client_id: "dev",
         payload: b"x",
+        injected: None,
         rules: RuleIds::from_slice(&ids),
         ..Message::default()
     };

@@ -95,6 +95,7 @@ impl Bench {
             received_at_ms: 1,
             expiry_s: None,
             properties: Properties::EMPTY,
+            injected: None,
             rules: RuleIds::from_slice(&ids),
         };
         self.writer

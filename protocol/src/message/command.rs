@@ -1,0 +1,138 @@
+//! What the sidecar asks of the plugin beside injecting messages: frames of the downlink log.
+//!
+//! ```text
+//!  0        1        2        3        4                                   8
+//! +--------+--------+--------+--------+-----------------------------------+
+//! |version | code   | reason | kind 3 | client_id_len                     |
+//! +--------+--------+--------+--------+-----------------------------------+
+//! | at_ms                                                                 | 16
+//! +-----------------------------------------------------------------------+
+//! | login                                                                 | 24
+//! +-----------------------------------------------------------------------+
+//! | 0                                                                     | 40
+//! +-----------------------------------------------------------------------+
+//! | client_id                                                             |
+//! +-----------------------------------------------------------------------+
+//! ```
+
+use super::returned::KIND_AT;
+use super::{DecodeError, FORMAT_VERSION, HEADER_LEN, Message};
+
+/// The kind of a command.
+const KIND_COMMAND: u8 = 3;
+const CODE_CLOSE: u8 = 1;
+
+/// What is asked, and when it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command<'a> {
+    /// Close a client's connection without its will, if that is still of this login.
+    Close {
+        /// Whose.
+        client_id: &'a str,
+        /// The login, as [`super::What::Online`] told it.
+        login: u64,
+        /// The MQTT 5 reason code that it is to be told where that is possible: 0x8E session taken over, 0x98 administrative action …
+        reason: u8,
+        /// Milliseconds of the Unix epoch.
+        at_ms: u64,
+    },
+}
+
+/// What a frame of the downlink log holds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum DownlinkFrame<'a> {
+    /// A message to inject.
+    Message(Message<'a>),
+    /// Something to do.
+    Command(Command<'a>),
+}
+
+impl<'a> DownlinkFrame<'a> {
+    /// Reads what `bytes` hold, which must be exactly one of them. Nothing is copied.
+    ///
+    /// # Errors
+    /// Any bytes that neither [`Message::encode_into`] nor [`Command::encode_into`] writes.
+    pub fn decode(bytes: &'a [u8]) -> Result<DownlinkFrame<'a>, DecodeError> {
+        match bytes {
+            [FORMAT_VERSION, _, _, KIND_COMMAND, ..] => {
+                Command::decode(bytes).map(DownlinkFrame::Command)
+            }
+            _ => Message::decode(bytes).map(DownlinkFrame::Message),
+        }
+    }
+}
+
+impl<'a> Command<'a> {
+    /// Exact number of bytes that [`Command::encode_into`] writes.
+    pub fn encoded_len(&self) -> usize {
+        let Command::Close { client_id, .. } = self;
+        HEADER_LEN + client_id.len()
+    }
+
+    /// Writes it into `out`.
+    ///
+    /// # Panics
+    /// When `out` is not exactly [`Command::encoded_len`] long: the caller claimed the wrong size.
+    pub fn encode_into(&self, out: &mut [u8]) {
+        assert_eq!(
+            out.len(),
+            self.encoded_len(),
+            "the frame must have the command's size"
+        );
+        let Command::Close {
+            client_id,
+            login,
+            reason,
+            at_ms,
+        } = *self;
+        let (header, body) = out.split_at_mut(HEADER_LEN);
+        header.fill(0);
+        header[0] = FORMAT_VERSION;
+        header[1] = CODE_CLOSE;
+        header[2] = reason;
+        header[KIND_AT] = KIND_COMMAND;
+        header[4..8].copy_from_slice(&(client_id.len() as u32).to_le_bytes());
+        header[8..16].copy_from_slice(&at_ms.to_le_bytes());
+        header[16..24].copy_from_slice(&login.to_le_bytes());
+        body.copy_from_slice(client_id.as_bytes());
+    }
+
+    fn decode(bytes: &'a [u8]) -> Result<Command<'a>, DecodeError> {
+        let short = |needed| DecodeError::Short {
+            found: bytes.len(),
+            needed,
+        };
+        let (header, body) = bytes
+            .split_first_chunk::<HEADER_LEN>()
+            .ok_or_else(|| short(HEADER_LEN as u64))?;
+        let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| header[at + i]));
+        let len = u32::from_le_bytes(std::array::from_fn(|i| header[4 + i])) as usize;
+        if header[1] != CODE_CLOSE {
+            return Err(DecodeError::Field {
+                field: "code of a command",
+                value: header[1].into(),
+            });
+        }
+        if let Some(value) = header[24..].iter().find(|byte| **byte != 0) {
+            return Err(DecodeError::Field {
+                field: "byte of a command that should be 0",
+                value: (*value).into(),
+            });
+        }
+        if body.len() < len {
+            return Err(short((HEADER_LEN + len) as u64));
+        }
+        if body.len() > len {
+            let extra = body.len() - len;
+            return Err(DecodeError::Trailing { extra });
+        }
+        Ok(Command::Close {
+            client_id: std::str::from_utf8(body).map_err(|_| DecodeError::Utf8 {
+                field: "client id of a command",
+            })?,
+            login: word(16),
+            reason: header[2],
+            at_ms: word(8),
+        })
+    }
+}
