@@ -84,6 +84,7 @@ fuzz_target!(|input: Input| {
         properties: properties.into_iter().map(named).collect(),
         born_at_ms,
         stored_at_ms,
+        is_read_back: false,
         problem: None,
     };
     let context = Context {

@@ -13,7 +13,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rocketmq::{Backbone, Outgoing, Queue, Settings, StartAt, Subscription};
+use rocketmq::{Backbone, Outgoing, Queue, Select, Settings, StartAt, Subscription};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -137,7 +137,7 @@ async fn steady(backbone: &dyn Backbone, topic: &str, seconds: u64) -> Outcome {
 async fn read(backbone: &dyn Backbone, topic: &str, group: &str, seconds: u64) -> Outcome {
     let interest = Subscription {
         topic: topic.to_owned(),
-        tags: "*".to_owned(),
+        select: Select::Tags("*".to_owned()),
     };
     let mut consumer = backbone
         .subscribe(group, vec![interest], StartAt::Earliest)
@@ -189,7 +189,7 @@ async fn read(backbone: &dyn Backbone, topic: &str, group: &str, seconds: u64) -
 async fn ping(backbone: &dyn Backbone, topic: &str, count: usize) -> Outcome {
     let interest = Subscription {
         topic: topic.to_owned(),
-        tags: "drive || other".to_owned(),
+        select: Select::Tags("drive || other".to_owned()),
     };
     let mut consumer = backbone
         .subscribe("GID_PING", vec![interest], StartAt::Latest)

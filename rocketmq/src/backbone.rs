@@ -1,9 +1,12 @@
 //! The border: what the sidecar asks of RocketMQ, in our own words.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use crate::{Error, Properties};
 
@@ -61,17 +64,63 @@ pub struct Incoming {
     pub born_at_ms: i64,
     /// When the broker stored it, unix milliseconds by the broker's clock.
     pub stored_at_ms: i64,
+    /// It was passed over when its queue was read at this place, and is of interest since: it comes out of turn.
+    pub is_read_back: bool,
     /// Why it can't be delivered. Its body is compressed still then; or it could not be decoded at all, and the body is all of it.
     pub problem: Option<String>,
 }
 
 /// A topic to read, and which of its messages.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Subscription {
     /// The topic.
     pub topic: String,
+    /// Which messages.
+    pub select: Select,
+}
+
+/// Which messages of a topic are read.
+#[derive(Debug, Clone)]
+pub enum Select {
     /// `*`, or tags as `A||B`.
-    pub tags: String,
+    Tags(String),
+    /// What is of interest at the time.
+    Interest(watch::Receiver<Arc<Interest>>),
+}
+
+impl Select {
+    /// The expression of the moment.
+    pub(crate) fn expression(&self) -> String {
+        match self {
+            Select::Tags(tags) => tags.clone(),
+            Select::Interest(interest) => interest.borrow().expression(),
+        }
+    }
+}
+
+impl Interest {
+    /// As RocketMQ takes it: `*`, or the tags with bars and without blanks.
+    pub(crate) fn expression(&self) -> String {
+        match self.all_since_ms {
+            Some(_) => "*".to_owned(),
+            None => self
+                .tags
+                .keys()
+                .map(String::as_str)
+                .collect::<Vec<_>>()
+                .join("||"),
+        }
+    }
+}
+
+/// The tags that are of interest, and since when. What is of interest anew is read from that time on, also where reading has gone further
+/// already: [`Incoming::is_read_back`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Interest {
+    /// Everything is, since this time (Unix milliseconds; 0: from the oldest message kept).
+    pub all_since_ms: Option<i64>,
+    /// Each tag, with the time since which it is.
+    pub tags: BTreeMap<String, i64>,
 }
 
 /// Where reading starts in a queue for which the group has no offset yet.

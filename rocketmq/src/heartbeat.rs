@@ -36,7 +36,7 @@ pub(crate) fn of_consumer(
     for interest in interests {
         let data = FilterAPI::build_subscription_data(
             &interest.topic.as_str().into(),
-            &interest.tags.as_str().into(),
+            &interest.select.expression().as_str().into(),
         )
         .map_err(|error| unencodable(&error.to_string()))?;
         subscriptions.insert(data);

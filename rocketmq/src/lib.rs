@@ -24,7 +24,8 @@ mod route;
 use std::sync::Arc;
 
 pub use backbone::{
-    Backbone, Consumer, Incoming, Outgoing, Queue, Settings, StartAt, Subscription,
+    Backbone, Consumer, Incoming, Interest, Outgoing, Queue, Select, Settings, StartAt,
+    Subscription,
 };
 pub use error::Error;
 pub use properties::Properties;

@@ -185,6 +185,7 @@ fn convert(queue: &Queue, message: MessageExt, filter: &TagFilter) -> Option<Inc
         properties,
         born_at_ms: message.born_timestamp,
         stored_at_ms: message.store_timestamp,
+        is_read_back: false,
         problem,
     })
 }

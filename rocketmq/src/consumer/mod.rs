@@ -27,7 +27,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::client::Cluster;
 use crate::link::lock;
-use crate::{Consumer, Error, Incoming, Queue, StartAt, Subscription};
+use crate::{Consumer, Error, Incoming, Queue, Select, StartAt, Subscription};
 
 /// What may be read ahead of [`Consumer::poll`], in KiB of message bodies and properties.
 const AHEAD_KIB_MAX: u32 = 8 * 1024;
@@ -107,10 +107,11 @@ pub(crate) fn merge(subscriptions: Vec<Subscription>) -> Vec<Subscription> {
     for subscription in subscriptions {
         let tags = merged.entry(subscription.topic).or_default();
         // Blanks around the bars would make a tag of its own that no message carries.
-        let parts = subscription
-            .tags
-            .split("||")
-            .map(|tag| tag.trim().to_owned());
+        let Select::Tags(expression) = subscription.select else {
+            tags.push("*".to_owned());
+            continue;
+        };
+        let parts = expression.split("||").map(|tag| tag.trim().to_owned());
         tags.extend(parts.map(|tag| if tag.is_empty() { "*".to_owned() } else { tag }));
     }
     let join = |mut tags: Vec<String>| {
@@ -125,7 +126,7 @@ pub(crate) fn merge(subscriptions: Vec<Subscription>) -> Vec<Subscription> {
         .into_iter()
         .map(|(topic, tags)| Subscription {
             topic,
-            tags: join(tags),
+            select: Select::Tags(join(tags)),
         })
         .collect()
 }
@@ -281,7 +282,7 @@ mod tests {
     fn subscriptions_of_one_topic_become_one_without_blanks() {
         let subscription = |topic: &str, tags: &str| Subscription {
             topic: topic.to_owned(),
-            tags: tags.to_owned(),
+            select: Select::Tags(tags.to_owned()),
         };
         let merged = merge(vec![
             subscription("A", "b || a"),
@@ -290,13 +291,14 @@ mod tests {
             subscription("B", "*"),
             subscription("C", ""),
         ]);
+        let merged: Vec<_> = merged
+            .into_iter()
+            .map(|subscription| (subscription.topic, subscription.select.expression()))
+            .collect();
+        let expected = [("A", "a||b||c"), ("B", "*"), ("C", "*")];
         assert_eq!(
             merged,
-            [
-                subscription("A", "a||b||c"),
-                subscription("B", "*"),
-                subscription("C", "*")
-            ]
+            expected.map(|(topic, tags)| (topic.into(), tags.into()))
         );
     }
 }

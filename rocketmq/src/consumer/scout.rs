@@ -120,7 +120,7 @@ fn start(
     let fetching = fetch::run(
         Arc::clone(shared),
         queue.clone(),
-        interest.tags.clone(),
+        interest.select.expression(),
         Arc::clone(&progress),
         outgoing.clone(),
     );

@@ -222,6 +222,7 @@ impl Letter {
                     properties,
                     born_at_ms: self.born_at_ms.unwrap_or(0),
                     stored_at_ms: self.stored_at_ms.unwrap_or(0),
+                    is_read_back: false,
                     problem: self.problem.clone(),
                 })))
             }

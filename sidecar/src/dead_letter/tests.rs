@@ -65,6 +65,7 @@ fn a_letter_holds_all_of_the_message_and_gives_it_back() {
         properties: vec![("x".into(), "y".into())],
         born_at_ms: 5,
         stored_at_ms: 6,
+        is_read_back: false,
         problem: None,
     };
     let known = Message {

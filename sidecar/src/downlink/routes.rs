@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use protocol::rules::DownlinkRule;
-use rocketmq::{Incoming, Subscription};
+use rocketmq::{Incoming, Select, Subscription};
 
 use crate::metrics::{DownRule, Metrics};
 
@@ -42,7 +42,7 @@ impl Routes {
             .iter()
             .map(|(topic, routes)| Subscription {
                 topic: topic.clone(),
-                tags: tags_of(routes),
+                select: Select::Tags(tags_of(routes)),
             })
             .collect()
     }
@@ -116,7 +116,10 @@ mod tests {
         let subscriptions: Vec<_> = routes
             .subscriptions()
             .into_iter()
-            .map(|s| (s.topic, s.tags))
+            .map(|s| match s.select {
+                Select::Tags(tags) => (s.topic, tags),
+                Select::Interest(_) => unreachable!("a rule's"),
+            })
             .collect();
         assert_eq!(
             subscriptions,

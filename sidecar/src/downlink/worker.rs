@@ -130,10 +130,10 @@ impl Worker {
         let subscriptions = self.routes.subscriptions();
         for subscription in &subscriptions {
             log::info!(
-                "downlink: group {} reads {} (tags {})",
+                "downlink: group {} reads {} ({:?})",
                 self.config.group,
                 subscription.topic,
-                subscription.tags
+                subscription.select
             );
         }
         self.runtime.block_on(
