@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use protocol::config::{Config, Level};
 use rocketmq::{Backbone, Settings};
+use tokio::sync::watch;
 
 use crate::dead_letter::DeadLetters;
 use crate::dead_letter::replay::Replayer;
-use crate::downlink::{self, DownlinkHandle};
+use crate::downlink::{self, DownlinkHandle, Outlets};
 use crate::metrics::{BEAT_EVERY, Metrics};
+use crate::retained::Retained;
 use crate::signals::Stop;
 use crate::status::{Servers, Source};
 use crate::uplink::{self, DrainOutcome, UplinkHandle};
@@ -146,21 +148,32 @@ impl Parts {
         )
         .map_err(|error| failed(&error))?;
         let sink = down_sink(dead.clone());
+        let shared = shared(&config)?;
+        let topics = config.cluster_topics();
         let uplink = uplink::start(
             Arc::clone(&config),
-            logs.uplink,
-            logs.epochs,
-            logs.rules,
+            uplink::Log {
+                reader: logs.uplink,
+                epochs: logs.epochs,
+                rules: logs.rules,
+            },
             Arc::clone(&backbone),
             Arc::clone(&metrics),
             dead.clone(),
+            shared
+                .as_ref()
+                .zip(topics)
+                .map(|(shared, topics)| uplink::Shared {
+                    topic: topics.messages,
+                    retained: Arc::clone(&shared.retained),
+                }),
         );
         let downlink = downlink::start(
             Arc::clone(&config),
             logs.downlink,
             Arc::clone(&backbone),
             metrics,
-            sink,
+            Outlets { dead: sink, shared },
         )
         .map_err(|error| {
             failed(&format!(
@@ -239,6 +252,20 @@ impl Parts {
             }
         }
     }
+}
+
+/// What both ways have of the cluster.
+fn shared(config: &Config) -> Result<Option<downlink::Shared>, Failure> {
+    if config.cluster.is_none() {
+        return Ok(None);
+    }
+    let retained = Retained::open(&config.spool_dir)
+        .map_err(|error| Failure::new(EXIT_FAILED, format!("cluster.retained: {error}")))?;
+    let (_, interest) = watch::channel(Arc::default());
+    Ok(Some(downlink::Shared {
+        retained: Arc::new(retained),
+        interest,
+    }))
 }
 
 fn down_sink(dead: DeadLetters) -> downlink::DeadLetter {

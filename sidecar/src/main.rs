@@ -11,6 +11,7 @@ mod downlink;
 mod health;
 mod mapping;
 mod metrics;
+mod retained;
 mod signals;
 mod status;
 mod uplink;

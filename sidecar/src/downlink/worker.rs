@@ -1,25 +1,25 @@
 //! The downlink thread.
 
+mod hand_over;
 mod replay;
+mod shared;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use handoff::AppendError;
 use protocol::config::{Config, StartFrom};
-use rocketmq::{Backbone, Consumer, Incoming, Queue, StartAt};
+use rocketmq::{Backbone, Consumer, Select, StartAt};
 use tokio::runtime::Handle;
 
 use super::handed_over::{HandedOver, boot_id};
 use super::in_flight::InFlight;
-use super::routes::{Route, Routes};
-use super::seen::{Place, Seen};
-use super::{Control, DeadLetter};
-use crate::mapping::downlink::{Context, Mapped, Outcome, map};
-use crate::metrics::{Metrics, unix_ms};
+use super::routes::Routes;
+use super::seen::Seen;
+use super::{Control, DeadLetter, Outlets, Shared};
+use crate::mapping::downlink::Context;
+use crate::metrics::Metrics;
 
 /// Messages taken from RocketMQ's client at once.
 const BATCH: usize = 256;
@@ -33,21 +33,15 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 /// How long a stop waits for the plugin to take what is in the log already.
 const LAST_RELEASES: Duration = Duration::from_millis(500);
 
-/// What became of a frame.
-#[derive(Debug, PartialEq, Eq)]
-enum Append {
-    Done,
-    /// It can never fit.
-    TooLarge(String),
-    /// The sidecar is ending; the frame is not in the log.
-    Stopped,
-}
-
 pub(super) struct Worker {
     runtime: Handle,
     config: Arc<Config>,
     context: Context,
+    /// The same for what may be delivered whoever published it.
+    context_of_any: Context,
     routes: Routes,
+    /// Of the cluster, if the node belongs to one.
+    shared: Option<Shared>,
     writer: handoff::Writer,
     backbone: Arc<dyn Backbone>,
     metrics: Arc<Metrics>,
@@ -69,10 +63,11 @@ impl Worker {
         writer: handoff::Writer,
         backbone: Arc<dyn Backbone>,
         metrics: Arc<Metrics>,
-        dead: DeadLetter,
+        outlets: Outlets,
         control: Arc<Control>,
         runtime: Handle,
     ) -> io::Result<Worker> {
+        let Outlets { dead, shared } = outlets;
         metrics.begin_downlink(writer.epoch(), writer.frames());
         let boot_id = boot_id();
         let table = HandedOver::open(&config.spool_dir, writer.epoch(), &boot_id)?;
@@ -83,7 +78,12 @@ impl Worker {
                 node_id: config.node_id.clone(),
                 layout: config.layout,
             },
-            routes: Routes::new(&config.all_downlink(), &metrics),
+            context_of_any: Context {
+                node_id: String::new(),
+                layout: config.layout,
+            },
+            routes: Routes::new(&config, &metrics),
+            shared,
             config,
             writer,
             backbone,
@@ -106,7 +106,7 @@ impl Worker {
         while !self.control.is_stopping() {
             self.replay();
             if let Some(config) = self.control.take_rules() {
-                self.routes = Routes::new(&config.all_downlink(), &self.metrics);
+                self.routes = Routes::new(&config, &self.metrics);
                 self.config = config;
             }
             if self.routes.is_empty() {
@@ -127,14 +127,18 @@ impl Worker {
             StartFrom::Latest => StartAt::Latest,
             StartFrom::Earliest => StartAt::Earliest,
         };
-        let subscriptions = self.routes.subscriptions();
+        let interest = self.shared.as_ref().map(|shared| &shared.interest);
+        let subscriptions = self.routes.subscriptions(interest);
         for subscription in &subscriptions {
-            log::info!(
-                "downlink: group {} reads {} ({:?})",
-                self.config.group,
-                subscription.topic,
-                subscription.select
-            );
+            let (group, topic) = (&self.config.group, &subscription.topic);
+            match &subscription.select {
+                Select::Tags(tags) => {
+                    log::info!("downlink: group {group} reads {topic} (tags {tags})");
+                }
+                Select::Interest(_) => {
+                    log::info!("downlink: group {group} reads of {topic} what is subscribed to");
+                }
+            }
         }
         self.runtime.block_on(
             self.backbone
@@ -160,6 +164,7 @@ impl Worker {
                 }
             }
             self.replay();
+            self.correct();
             self.commit(consumer.as_mut(), false);
             self.ask_lag(consumer.as_ref());
         }
@@ -185,152 +190,6 @@ impl Worker {
         }
         self.control.pause(self.retry);
         self.retry = (self.retry * 2).min(RETRY_MAX);
-    }
-
-    fn hand_over(&mut self, batch: &[Incoming], consumer: &mut dyn Consumer) {
-        let mut next: BTreeMap<&Queue, i64> = BTreeMap::new();
-        for incoming in batch {
-            if self
-                .table
-                .contains(&incoming.queue, incoming.offset, incoming.stored_at_ms)
-            {
-                self.metrics.downlink_repeated.fetch_add(1, Relaxed);
-                if let Some(place) = Place::of(incoming) {
-                    self.seen.note_older(&place);
-                }
-            } else if !self.hand_over_one(incoming, consumer) {
-                break;
-            }
-            next.insert(&incoming.queue, incoming.offset + 1);
-        }
-        // Behind the frames, else a message would be lost when we die in between; and before any offset can be committed.
-        written("downlink.seen", self.seen.flush());
-        for (queue, offset) in next {
-            self.in_flight.push(queue, offset, self.writer.end());
-        }
-    }
-
-    /// False when the sidecar is ending and the message has to come again.
-    fn hand_over_one(&mut self, incoming: &Incoming, consumer: &mut dyn Consumer) -> bool {
-        if let Some(problem) = &incoming.problem {
-            self.bury_undelivered(incoming, problem);
-            return true;
-        }
-        let place = Place::of(incoming);
-        let is_duplicate = place
-            .as_ref()
-            .is_some_and(|place| self.seen.contains(place));
-        for route in self.routes.matching(incoming) {
-            route.counters.received.fetch_add(1, Relaxed);
-            if is_duplicate {
-                count(&route.counters.duplicates);
-                self.metrics
-                    .settle_downlink(&route.counters, self.writer.frames());
-                continue;
-            }
-            match map(incoming, &route.rule, &self.context, unix_ms()) {
-                Ok(Outcome::Own) => count(&route.counters.own),
-                Ok(Outcome::Expired) => count(&route.counters.expired),
-                Ok(Outcome::Deliver(mapped)) => {
-                    warn(&route, &mapped, incoming);
-                    let bytes = mapped.message().payload.len() as u64;
-                    self.metrics.appending(&route.counters, bytes);
-                    match self.append(&mapped, consumer) {
-                        Append::Done => {
-                            count(&route.counters.handed_over);
-                            route.counters.bytes.fetch_add(bytes, Relaxed);
-                        }
-                        Append::TooLarge(reason) => self.bury(incoming, &route, &reason),
-                        Append::Stopped => {
-                            // It comes again.
-                            route.counters.received.fetch_sub(1, Relaxed);
-                            return false;
-                        }
-                    }
-                }
-                Err(error) => self.bury(incoming, &route, &error.to_string()),
-            }
-            self.metrics
-                .settle_downlink(&route.counters, self.writer.frames());
-        }
-        self.record(incoming);
-        if let Some(place) = place.filter(|_| !is_duplicate) {
-            self.seen.note(&place);
-        }
-        true
-    }
-
-    fn record(&mut self, incoming: &Incoming) {
-        let recorded = self
-            .table
-            .record(&incoming.queue, incoming.offset, incoming.stored_at_ms);
-        written("downlink.offsets", recorded);
-    }
-
-    /// A message that could not be decoded: one dead letter for each rule that wants it. When not even its tag can be known, for
-    /// the topic's first rule.
-    fn bury_undelivered(&mut self, incoming: &Incoming, problem: &str) {
-        let mut routes = self.routes.matching(incoming);
-        if routes.is_empty() && incoming.tag.is_none() {
-            routes.extend(self.routes.first_of(&incoming.queue.topic));
-        }
-        for route in routes {
-            route.counters.received.fetch_add(1, Relaxed);
-            self.bury(incoming, &route, problem);
-            self.metrics
-                .settle_downlink(&route.counters, self.writer.frames());
-        }
-        self.record(incoming);
-    }
-
-    fn bury(&mut self, incoming: &Incoming, route: &Route, reason: &str) {
-        count(&route.counters.dead);
-        (self.dead)(incoming, &route.rule.text, reason);
-    }
-
-    fn append(&mut self, mapped: &Mapped, consumer: &mut dyn Consumer) -> Append {
-        let message = mapped.message();
-        let len = message.encoded_len();
-        let mut is_said = false;
-        loop {
-            match self
-                .writer
-                .append_with(len, |frame| message.encode_into(frame))
-            {
-                Ok(_) => return Append::Done,
-                Err(error @ AppendError::NotSynced { .. }) => {
-                    // Once more would be twice.
-                    self.unsynced += 1;
-                    if self.unsynced.is_power_of_two() {
-                        let count = self.unsynced;
-                        log::error!(
-                            "downlink log: a loss of power could take a message ({count} so far): {error}"
-                        );
-                    }
-                    return Append::Done;
-                }
-                Err(AppendError::TooLarge { len, max }) => {
-                    return Append::TooLarge(format!(
-                        "{len} bytes do not fit into the downlink log: at most {max} do"
-                    ));
-                }
-                Err(AppendError::Full) => {
-                    self.writer.wait_for_room(len, POLL);
-                }
-                Err(error) => {
-                    if !std::mem::replace(&mut is_said, true) {
-                        log::error!(
-                            "downlink log: {error}; trying again every {POLL:?}, and reading nothing meanwhile"
-                        );
-                    }
-                    std::thread::sleep(POLL);
-                }
-            }
-            if self.control.is_stopping() {
-                return Append::Stopped;
-            }
-            self.commit(consumer, false);
-        }
     }
 
     fn release(&mut self) {
@@ -378,23 +237,5 @@ impl Worker {
 fn written(file: &str, outcome: io::Result<()>) {
     if let Err(error) = outcome {
         log::warn!("{file} can't be written: {error}");
-    }
-}
-
-fn count(counter: &std::sync::atomic::AtomicU64) {
-    counter.fetch_add(1, Relaxed);
-}
-
-/// Counts the warnings and says the first, the second, the fourth …: a wrong producer must not fill the log.
-fn warn(route: &Route, mapped: &Mapped, incoming: &Incoming) {
-    for warning in &mapped.warnings {
-        let seen = route.counters.warnings.fetch_add(1, Relaxed) + 1;
-        if seen.is_power_of_two() {
-            log::warn!(
-                "downlink rule {:?}: message {}: {warning} ({seen} such so far)",
-                route.rule.text,
-                incoming.message_id
-            );
-        }
     }
 }

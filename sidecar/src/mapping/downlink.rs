@@ -50,6 +50,11 @@ pub(crate) struct Mapped {
 }
 
 impl Mapped {
+    /// To be delivered, and not kept.
+    pub(crate) fn do_not_retain(&mut self) {
+        self.retain = false;
+    }
+
     /// The message for the hand-off log.
     pub(crate) fn message(&self) -> Message<'_> {
         Message {

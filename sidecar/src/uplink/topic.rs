@@ -38,6 +38,7 @@ pub(super) struct Shared {
     pub(super) limits: BatchLimits,
     pub(super) topic_missing_timeout: Duration,
     pub(super) reservations: Reservations,
+    pub(super) cluster: Option<super::Shared>,
 }
 
 struct Topic {

@@ -7,7 +7,9 @@ use protocol::message::Message;
 use rocketmq::Incoming;
 
 use super::super::{Again, AgainOutcome};
-use super::{POLL, Route, Worker, warn};
+use super::hand_over::warn;
+use super::{POLL, Worker};
+use crate::downlink::routes::Route;
 use crate::mapping::downlink::{Outcome, map};
 use crate::metrics::unix_ms;
 
@@ -87,7 +89,11 @@ impl Worker {
         }
     }
 
-    fn append_again(&mut self, len: usize, mut fill: impl FnMut(&mut [u8])) -> AgainOutcome {
+    pub(super) fn append_again(
+        &mut self,
+        len: usize,
+        mut fill: impl FnMut(&mut [u8]),
+    ) -> AgainOutcome {
         for _ in 0..TRIES {
             match self.writer.append_with(len, &mut fill) {
                 // What could not be synced is in the log all the same.
