@@ -261,9 +261,15 @@ fn shared(config: &Config) -> Result<Option<downlink::Shared>, Failure> {
     }
     let retained = Retained::open(&config.spool_dir)
         .map_err(|error| Failure::new(EXIT_FAILED, format!("cluster.retained: {error}")))?;
-    let (_, interest) = watch::channel(Arc::default());
+    let now_ms = i64::try_from(crate::metrics::unix_ms()).unwrap_or(i64::MAX);
+    let (_, interest) = watch::channel(Arc::new(rocketmq::Interest {
+        all_since_ms: Some(now_ms),
+        settled_ms: now_ms,
+        ..rocketmq::Interest::default()
+    }));
     Ok(Some(downlink::Shared {
         retained: Arc::new(retained),
+        handed: Arc::default(),
         interest,
     }))
 }

@@ -11,6 +11,7 @@ mod downlink;
 mod health;
 mod mapping;
 mod metrics;
+mod missed;
 mod retained;
 mod signals;
 mod status;

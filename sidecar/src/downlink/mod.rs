@@ -25,6 +25,7 @@ use rocketmq::{Backbone, Incoming, Interest};
 use tokio::sync::{oneshot, watch};
 
 use crate::metrics::Metrics;
+use crate::missed::Handed;
 use crate::retained::Retained;
 use worker::Worker;
 
@@ -36,6 +37,8 @@ pub(crate) type DeadLetter = Box<dyn FnMut(&Incoming, &str, &str) + Send>;
 pub(crate) struct Shared {
     /// Who wrote each retained topic last.
     pub(crate) retained: Arc<Retained>,
+    /// What was handed over lately.
+    pub(crate) handed: Arc<Handed>,
     /// What the node's subscribers can want.
     pub(crate) interest: watch::Receiver<Arc<Interest>>,
 }

@@ -32,6 +32,7 @@ fn cluster(spool: &Path) -> Cluster {
     let (_, interest) = watch::channel(Arc::default());
     let shared = Shared {
         retained: Arc::clone(&retained),
+        handed: Arc::default(),
         interest,
     };
     let bench = Bench::start_with(spool, config, Fake::default(), Some(shared));

@@ -119,6 +119,7 @@ impl Worker {
                         count(&route.counters.handed_over);
                         route.counters.bytes.fetch_add(bytes, Relaxed);
                         self.settle(&judged, Some(position));
+                        self.note_shared(incoming, route, position);
                         return true;
                     }
                     Append::TooLarge(reason) => self.bury(incoming, route, &reason),

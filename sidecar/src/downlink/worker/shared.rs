@@ -36,6 +36,14 @@ impl Worker {
         }
     }
 
+    /// The message of the cluster stands at this position of the log.
+    pub(super) fn note_shared(&self, incoming: &Incoming, route: &Route, position: u64) {
+        if let Some(shared) = self.shared.as_ref().filter(|_| route.is_shared) {
+            let (queue, offset) = (&incoming.queue, incoming.offset);
+            shared.handed.note(queue, offset, position);
+        }
+    }
+
     /// The message stands at this position of the log, or did not come to stand there.
     pub(super) fn settle(&self, judged: &Judged<'_>, position: Option<u64>) {
         if let (Some(shared), Judged::Keep(kept)) = (&self.shared, judged) {
