@@ -16,6 +16,7 @@
 
 pub mod broker;
 pub mod child;
+pub mod cluster;
 pub mod environment;
 pub mod ledger;
 pub mod mqtt;
@@ -27,6 +28,7 @@ pub mod sums;
 pub mod wait;
 
 pub use broker::{Broker, BrokerSpec, Mosquitto};
+pub use cluster::{Cluster, ClusterSpec};
 pub use mqtt::{Client, ClientOptions, Publication, Version, Will};
 pub use probe::{Produced, Stored, Topic};
 pub use wait::{DEADLINE, eventually};

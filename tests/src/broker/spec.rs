@@ -87,6 +87,12 @@ impl BrokerSpec {
         self
     }
 
+    /// Adds a share rule.
+    pub fn share(mut self, filter: impl Into<String>) -> BrokerSpec {
+        self.options.push(("share".to_owned(), filter.into()));
+        self
+    }
+
     /// Adds a line of mosquitto.conf, behind the listener.
     pub fn conf(mut self, line: impl Into<String>) -> BrokerSpec {
         self.conf.push(line.into());

@@ -7,6 +7,7 @@ mod access;
 mod bad_input;
 mod catching_up;
 mod cli;
+mod cluster;
 mod compressed;
 mod dead_letters;
 mod downlink;
