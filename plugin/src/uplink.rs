@@ -131,6 +131,11 @@ impl Uplink {
         self.no_room.is_some_and(|at| at.elapsed() < NO_ROOM_FOR)
     }
 
+    /// The position behind what is in the log.
+    pub(crate) fn end(&self) -> Position {
+        self.writer.end()
+    }
+
     /// The rules in use.
     pub(crate) fn wanted(&self) -> Rc<Wanted> {
         Rc::clone(&self.wanted)
