@@ -241,6 +241,7 @@ impl Bridge {
             pressure: RefCell::new(&mut parts.pressure),
         };
         let drained = parts.downlink.tick(&noting, uplink, allowance);
+        uplink.set_injected(parts.downlink.position());
         if drained.opened
             && let Some(waiter) = parts.downlink.waiter()
         {
