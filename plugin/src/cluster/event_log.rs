@@ -57,6 +57,19 @@ impl EventLog {
         }
     }
 
+    /// The same before Mosquitto serves: it may take a while, but not for ever.
+    pub(crate) fn tell_patiently(&mut self, what: What<'_>, patience: Duration) {
+        let event = Event {
+            at_ms: now_ms(),
+            what,
+        };
+        let len = event.encoded_len();
+        if !self.missed && len <= self.writer.frame_len_max() {
+            self.writer.wait_for_room(len, patience);
+        }
+        self.tell(event.at_ms, what);
+    }
+
     /// Whether nothing is missing, by now: what was is made good by telling of a start, after which nobody is there, and that
     /// anything may be subscribed to.
     pub(crate) fn settle(&mut self) -> bool {

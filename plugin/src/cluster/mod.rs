@@ -8,6 +8,8 @@
 mod clients;
 mod event_log;
 mod hearing;
+mod restored;
+mod saved;
 
 use std::path::Path;
 
@@ -20,6 +22,7 @@ use crate::uplink::now_ms;
 use clients::Clients;
 pub(crate) use clients::{Arrival, Departure};
 use event_log::EventLog;
+use restored::Restored;
 
 /// How far the logs were when something happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,13 +58,15 @@ impl Cluster {
         conf: &BrokerConf,
         is_2_1: bool,
     ) -> Result<Cluster, OpenError> {
+        let restored = Restored::of(conf);
         let mut cluster = Cluster {
-            log: EventLog::open(&spool.join("events"), 0)?,
+            log: EventLog::open(&spool.join("events"), restored.saved_at_ms())?,
             clients: Clients::default(),
             deaf: None,
             is_2_1,
         };
         cluster.log.begin();
+        restored.tell(conf, &mut cluster.log);
         cluster.reconsider(conf);
         Ok(cluster)
     }

@@ -1,8 +1,11 @@
 //! What a node of a cluster is told of its clients and subscriptions, and what it does at the cluster's command.
 
+mod closing;
+mod restarts;
+
 use handoff::{Reader, ReaderOptions};
 use protocol::counters as count;
-use protocol::message::{Command, Event, What};
+use protocol::message::{Event, Message, QoS, What};
 
 use crate::client::{Client, Login};
 use crate::logins::password_file;
@@ -217,91 +220,87 @@ fn a_takeover_ends_the_old_login_before_the_new_one() {
     }
 }
 
-/// Appends a command as the sidecar does.
-fn close(broker: &Broker, client_id: &str, login: u64) {
-    let command = Command::Close {
-        client_id,
-        login,
-        reason: 0x8E,
-        at_ms: 1,
-    };
-    let mut frame = vec![0; command.encoded_len()];
-    command.encode_into(&mut frame);
-    let before = broker.counter(count::DOWNLINK_COMMANDS);
-    broker.downlink().append(&frame).expect("room");
-    broker.wait_for_counter(count::DOWNLINK_COMMANDS, before + 1);
-}
-
 #[test]
-fn a_command_closes_the_login_it_means_and_no_newer_one_without_its_will() {
+fn a_broker_that_leaves_no_neutral_answer_is_deaf_on_2_0() {
     for version in versions() {
-        for v5 in [false, true] {
-            let broker = node(&version).start();
-            let mut events = Events::of(&broker);
-            let mut watcher = Client::connect(&broker, "watcher", Login::default());
-            watcher.subscribe("wills/#");
-            let login = Login {
-                v5,
-                will: Some(("wills/device", "lost")),
-                ..KEEP
-            };
-            let first = Client::connect(&broker, "device", login);
-            until("it is online", || {
-                events.next().starts_with("online device").then_some(())
-            });
-            let old = events.login;
-            drop(first);
-            assert_eq!(watcher.message().0, "wills/device lost");
-            let mut second = Client::connect(&broker, "device", login);
-            until("it is online again", || {
-                events.next().starts_with("online device").then_some(())
-            });
-            close(&broker, "device", old);
-            close(&broker, "nobody", old);
-            second
-                .publish("free/a", b"still there", 1)
-                .expect("an acknowledgement");
-            close(&broker, "device", events.login);
-            if v5 {
-                assert_eq!(second.read(), Some((0xE0, vec![0x8E, 0])), "{version:?}");
-                while second.read().is_some() {}
-            } else {
-                assert_eq!(second.read(), None, "{version:?}");
-            }
-            // 2.1 says that a session without an expiry ends.
-            let kind = if v5 && version.name == "2.1.2" {
-                "ends"
-            } else {
-                "stays"
-            };
-            events.expect(&version, &[&format!("offline device 8e {kind}")]);
-            // Its will would have come before this.
-            let mut other = Client::connect(&broker, "other", Login::default());
-            other.publish("wills/other", b"not a will", 1);
-            assert_eq!(watcher.message().0, "wills/other not a will", "{version:?}");
+        let mut setup = node(&version);
+        setup.before("per_listener_settings true");
+        if version.name == "2.0.11" {
+            continue; // It would not tick.
+        }
+        let line = password_file(&setup);
+        setup.after(&line);
+        let acl = setup.write("acl", "topic readwrite #\n");
+        setup.after(&format!("acl_file {}", acl.display()));
+        let broker = setup.start();
+        let mut events = Events::of(&broker);
+        events.expect(&version, &["started"]);
+        let mut client = Client::connect(&broker, "device", Login::default());
+        client.subscribe("chat/#");
+        if version.name == "2.1.2" {
+            events.expect(
+                &version,
+                &["online device - 4 clean", "subscribed device chat/# 1"],
+            );
+        } else {
+            assert!(
+                events.next().starts_with("deaf subscriptions"),
+                "{version:?}"
+            );
         }
     }
 }
 
-/// A kick has the broker check the subscriptions of a session that stays.
+/// What was injected and published before a subscription is told with it, and with a retained message what was injected.
 #[test]
-fn a_closed_session_subscribes_to_nothing_anew() {
+fn positions_tell_what_was_before() {
     for version in versions() {
         let broker = node(&version).start();
-        let mut events = Events::of(&broker);
-        let mut client = Client::connect(&broker, "device", KEEP);
+        let mut uplink = broker.uplink();
+        let mut reader = Events::of(&broker).reader;
+        let mut client = Client::connect(&broker, "device", Login::default());
+        client
+            .publish("chat/a", b"1", 1)
+            .expect("an acknowledgement");
+        let message = Message {
+            topic: "chat/b",
+            payload: b"2",
+            qos: QoS::AtLeastOnce,
+            ..Message::default()
+        };
+        let mut frame = vec![0; message.encoded_len()];
+        message.encode_into(&mut frame);
+        let mut downlink = broker.downlink();
+        downlink.append(&frame).expect("room");
+        broker.wait_for_counter(count::DOWNLINK_INJECTED, 1);
         client.subscribe("chat/#");
-        events.expect(
-            &version,
-            &[
-                "started",
-                "online device - 4 kept",
-                "subscribed device chat/# 1",
-            ],
-        );
-        close(&broker, "device", events.login);
-        assert_eq!(client.read(), None);
-        events.expect(&version, &["offline device 8e stays"]);
-        assert_eq!(events.poll(), None, "{version:?}");
+        let retained = [
+            0x31, 12, 0, 6, b'c', b'h', b'a', b't', b'/', b'c', b'k', b'e', b'p', b't',
+        ];
+        client.send(&retained);
+        assert_eq!(uplink.next(), "chat/a 1");
+        until("the retained message", || {
+            (broker.counter(count::UPLINK_APPENDED) == 2).then_some(())
+        });
+        let published = uplink.with(|message| {
+            assert!(message.retain);
+            message.injected
+        });
+        assert_eq!(published, Some(downlink.end()), "{version:?}");
+        until("the subscription", || {
+            let frame = reader.poll().expect("a good log")?;
+            match Event::decode(frame.payload).expect("an event").what {
+                What::Subscribed {
+                    downlink_position,
+                    uplink_position,
+                    ..
+                } => {
+                    assert_eq!(downlink_position, downlink.end(), "{version:?}");
+                    assert!(uplink_position > 0, "{version:?}");
+                    Some(())
+                }
+                _ => None,
+            }
+        });
     }
 }
