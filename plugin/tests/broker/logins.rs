@@ -118,7 +118,7 @@ fn the_mark_can_be_switched_off() {
 }
 
 /// A password file with the user `u`, password `p`.
-fn password_file(setup: &Setup) -> String {
+pub(crate) fn password_file(setup: &Setup) -> String {
     let path = setup.path("passwords");
     let made = Command::new("mosquitto_passwd")
         .args(["-c", "-b"])
