@@ -198,6 +198,18 @@ mod tests {
     }
 
     #[test]
+    fn a_port_is_plain_when_every_listener_on_it_is_known_to_be() {
+        let conf = with(
+            "listener 1883 10.0.0.1\nlistener 1883 10.0.0.2\nlistener 8883\ncertfile /c\nlistener 8080\n\
+             protocol websockets\nlistener 1884 10.0.0.1\nlistener 1884 10.0.0.2\npsk_hint x\nlistener 0 /s\n",
+        );
+        assert!(conf.is_plain_port(1883));
+        for port in [8883, 8080, 1884, 0, 1999] {
+            assert!(!conf.is_plain_port(port), "{port}");
+        }
+    }
+
+    #[test]
     fn versions_before_2_0_15_never_tick_with_per_listener_settings() {
         let version = |revision| BrokerVersion {
             major: 2,

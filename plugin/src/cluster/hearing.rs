@@ -38,6 +38,13 @@ pub(super) fn deaf_because(conf: &BrokerConf, is_2_1: bool) -> Option<String> {
         ));
     }
     let parsed = conf.conf.as_ref().ok()?;
+    if parsed
+        .listeners
+        .iter()
+        .any(|listener| listener.names_from_certificates)
+    {
+        return Some("logins can't be heard: Mosquitto 2.0 lets clients with certificates in without asking a plugin".to_owned());
+    }
     match wake::auth_plan(parsed, &deciders) {
         AuthPlan::Impossible(why) => Some(format!("logins can't be heard: {why}")),
         AuthPlan::Answer(_) => None,
@@ -80,7 +87,9 @@ mod tests {
         assert!(because("listener 1883\nOURS\nplugin /x/y.so\n", false).contains("subscriptions"));
         let unknown = "listener 1883\nOURS\nacl_file /f\nplugin /x/y.so\nallow_anonymous true\n";
         assert!(because(unknown, false).contains("logins"));
-        for text in [behind.as_str(), &before, unknown] {
+        let certificates = "listener 8883\nuse_identity_as_username true\nOURS\n";
+        assert!(because(certificates, false).contains("certificates"));
+        for text in [behind.as_str(), &before, unknown, certificates] {
             assert_eq!(because(text, true), "");
         }
     }

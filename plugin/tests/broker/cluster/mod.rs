@@ -141,9 +141,18 @@ fn clients_and_subscriptions_are_told_as_they_come_and_go() {
         let silent = Client::connect(&broker, "silent", Login { v5: true, ..KEEP });
         events.expect(&version, &["online silent - 5 kept"]);
         drop(silent);
-        assert!(
-            events.next().starts_with("offline silent 80 "),
-            "{version:?}"
+        // Its session has no expiry, and that of the next one has.
+        events.expect(&version, &["offline silent 80 ends"]);
+        let login = Login {
+            v5: true,
+            will: Some(("w", "x")),
+            will_delay: Some(30),
+            ..Login::default()
+        };
+        drop(Client::connect(&broker, "long", login));
+        events.expect(
+            &version,
+            &["online long - 5 clean", "offline long 80 stays"],
         );
         assert_eq!(events.poll(), None);
     }
@@ -302,5 +311,20 @@ fn positions_tell_what_was_before() {
                 _ => None,
             }
         });
+    }
+}
+
+#[test]
+fn the_wake_up_connection_is_nobody() {
+    for version in versions() {
+        let mut setup = node(&version);
+        setup.option("wake", "pingreq");
+        let broker = setup.start();
+        broker.wait_for_log("as mosquitto-rocketmq-wake-");
+        let mut events = Events::of(&broker);
+        broker.signal(libc::SIGHUP);
+        broker.wait_for_counter(count::RELOADS_OK, 1);
+        let _client = Client::connect(&broker, "device", KEEP);
+        events.expect(&version, &["started", "online device - 4 kept"]);
     }
 }
