@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use protocol::config::mosquitto_conf::{MosquittoConf, PluginLine, QueueLimits};
+use protocol::config::mosquitto_conf::{MosquittoConf, PluginLine, QueueLimits, Security};
 
 use crate::acl::Deciders;
 use crate::events::BrokerVersion;
@@ -55,13 +55,19 @@ impl BrokerConf {
         }
     }
 
-    /// Whether our plugin is one of the whole broker, or of one listener. With `per_listener_settings` that is not the same.
+    /// Whether our plugin hears of the clients of all listeners. False where that can't be told.
     pub(crate) fn is_for_all_listeners(&self) -> bool {
-        let of_the_broker = |conf: &MosquittoConf| {
-            let mut plugins = conf.security.plugins.iter();
+        let Ok(conf) = &self.conf else {
+            return false;
+        };
+        let is_ours = |security: &Security| {
+            let mut plugins = security.plugins.iter();
             plugins.any(|index| self.is_our_line(&conf.plugins[*index]))
         };
-        self.conf.as_ref().is_ok_and(of_the_broker)
+        let mut listeners = conf.listeners.iter();
+        // Without per_listener_settings 2.1 asks a listener's own plugins of some things and not of others.
+        is_ours(&conf.security)
+            || conf.per_listener_settings && listeners.all(|listener| is_ours(&listener.security))
     }
 
     fn is_our_line(&self, line: &PluginLine) -> bool {
@@ -195,6 +201,18 @@ mod tests {
         assert!(deciders.acl_file);
         assert!(with("plugin /opt/bridge.so\n").deciders().nobody());
         assert!(with("plugin /elsewhere.so\n").deciders().unknown.is_some());
+    }
+
+    #[test]
+    fn a_port_is_plain_when_every_listener_on_it_is_known_to_be() {
+        let conf = with(
+            "listener 1883 10.0.0.1\nlistener 1883 10.0.0.2\nlistener 8883\ncertfile /c\nlistener 8080\n\
+             protocol websockets\nlistener 1884 10.0.0.1\nlistener 1884 10.0.0.2\npsk_hint x\nlistener 0 /s\n",
+        );
+        assert!(conf.is_plain_port(1883));
+        for port in [8883, 8080, 1884, 0, 1999] {
+            assert!(!conf.is_plain_port(port), "{port}");
+        }
     }
 
     #[test]

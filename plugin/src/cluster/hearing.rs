@@ -10,13 +10,9 @@ use crate::wake::{self, AuthPlan};
 /// Why not everything is heard. `None`: it is.
 pub(super) fn deaf_because(conf: &BrokerConf, is_2_1: bool) -> Option<String> {
     let deciders = conf.deciders();
-    if let Ok(parsed) = &conf.conf
-        && parsed.per_listener_settings
-        && parsed.listeners.len() > 1
-        && !conf.is_for_all_listeners()
-    {
+    if conf.conf.is_ok() && !conf.is_for_all_listeners() {
         return Some(
-            "with `per_listener_settings true` only the clients of one listener are heard"
+            "our plugin belongs to some of the listeners, and hears of the clients of those alone"
                 .to_owned(),
         );
     }
@@ -38,6 +34,13 @@ pub(super) fn deaf_because(conf: &BrokerConf, is_2_1: bool) -> Option<String> {
         ));
     }
     let parsed = conf.conf.as_ref().ok()?;
+    if parsed
+        .listeners
+        .iter()
+        .any(|listener| listener.names_from_certificates)
+    {
+        return Some("logins can't be heard: Mosquitto 2.0 lets clients with certificates in without asking a plugin".to_owned());
+    }
     match wake::auth_plan(parsed, &deciders) {
         AuthPlan::Impossible(why) => Some(format!("logins can't be heard: {why}")),
         AuthPlan::Answer(_) => None,
@@ -80,18 +83,24 @@ mod tests {
         assert!(because("listener 1883\nOURS\nplugin /x/y.so\n", false).contains("subscriptions"));
         let unknown = "listener 1883\nOURS\nacl_file /f\nplugin /x/y.so\nallow_anonymous true\n";
         assert!(because(unknown, false).contains("logins"));
-        for text in [behind.as_str(), &before, unknown] {
+        let certificates = "listener 8883\nuse_identity_as_username true\nOURS\n";
+        assert!(because(certificates, false).contains("certificates"));
+        for text in [behind.as_str(), &before, unknown, certificates] {
             assert_eq!(because(text, true), "");
         }
     }
 
     #[test]
-    fn with_settings_per_listener_others_are_not_heard() {
+    fn the_clients_of_other_listeners_are_not_heard() {
         let one = "per_listener_settings true\nlistener 1883\nOURS\nallow_anonymous true\n";
         let two = format!("{one}listener 1884\nallow_anonymous true\n");
         for is_2_1 in [false, true] {
             assert_eq!(because(one, is_2_1), "");
-            assert!(because(&two, is_2_1).contains("one listener"));
+            assert!(because(&two, is_2_1).contains("some of the listeners"));
         }
+        let global = two.replace("OURS", "global_OURS");
+        assert_eq!(because(&global, true), "");
+        let used = "plugin_load us /x/mosquitto_rocketmq.so\nlistener 1883\nplugin_use us\nlistener 1884\n";
+        assert!(because(used, true).contains("some of the listeners"));
     }
 }

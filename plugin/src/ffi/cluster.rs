@@ -179,9 +179,18 @@ impl Plugin {
         if !self.in_cluster {
             return;
         }
+        // SAFETY: the client of the event at hand.
+        let version = unsafe { self.broker.client_version(event.client) };
+        let session_stays = match (self.around.is_2_1, version) {
+            (true, _) => Some(offline),
+            // SAFETY: the client of the event at hand.
+            (false, 5) => unsafe { self.queues.session_stays(&self.broker, event.client) },
+            // Before MQTT 5, what it wanted at its login tells.
+            (false, _) => None,
+        };
         let departure = Departure {
             reason: event.reason,
-            session_stays: self.around.is_2_1.then_some(offline),
+            session_stays,
         };
         let client = event.client.addr();
         self.with_cluster("DISCONNECT", |cluster, _| cluster.gone(client, departure));

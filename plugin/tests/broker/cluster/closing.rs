@@ -58,12 +58,8 @@ fn a_command_closes_the_login_it_means_and_no_newer_one_without_its_will() {
             } else {
                 assert_eq!(second.read(), None, "{version:?}");
             }
-            // 2.1 says that a session without an expiry ends.
-            let kind = if v5 && version.name == "2.1.2" {
-                "ends"
-            } else {
-                "stays"
-            };
+            // An MQTT 5 session without an expiry ends.
+            let kind = if v5 { "ends" } else { "stays" };
             events.expect(&version, &[&format!("offline device 8e {kind}")]);
             // Its will would have come before this.
             let mut other = Client::connect(&broker, "other", Login::default());

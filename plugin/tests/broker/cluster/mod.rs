@@ -8,8 +8,8 @@ use protocol::counters as count;
 use protocol::message::{Event, Message, QoS, What};
 
 use crate::client::{Client, Login};
-use crate::logins::password_file;
-use crate::support::{Broker, Setup, Version, until, versions};
+use crate::logins::{OPEN_ACCESS, dynamic_security_with, password_file};
+use crate::support::{Broker, Setup, Version, oldest, until, versions};
 
 const KEEP: Login<'static> = Login {
     v5: false,
@@ -141,9 +141,18 @@ fn clients_and_subscriptions_are_told_as_they_come_and_go() {
         let silent = Client::connect(&broker, "silent", Login { v5: true, ..KEEP });
         events.expect(&version, &["online silent - 5 kept"]);
         drop(silent);
-        assert!(
-            events.next().starts_with("offline silent 80 "),
-            "{version:?}"
+        // Its session has no expiry, and that of the next one has.
+        events.expect(&version, &["offline silent 80 ends"]);
+        let login = Login {
+            v5: true,
+            will: Some(("w", "x")),
+            will_delay: Some(30),
+            ..Login::default()
+        };
+        drop(Client::connect(&broker, "long", login));
+        events.expect(
+            &version,
+            &["online long - 5 clean", "offline long 80 stays"],
         );
         assert_eq!(events.poll(), None);
     }
@@ -302,5 +311,51 @@ fn positions_tell_what_was_before() {
                 _ => None,
             }
         });
+    }
+}
+
+#[test]
+fn the_wake_up_connection_is_nobody() {
+    for version in versions() {
+        let mut setup = node(&version);
+        setup.option("wake", "pingreq");
+        let broker = setup.start();
+        broker.wait_for_log("as mosquitto-rocketmq-wake-");
+        let mut events = Events::of(&broker);
+        broker.signal(libc::SIGHUP);
+        broker.wait_for_counter(count::RELOADS_OK, 1);
+        let _client = Client::connect(&broker, "device", KEEP);
+        events.expect(&version, &["started", "online device - 4 kept"]);
+    }
+}
+
+/// Who may not unsubscribe goes on getting messages.
+#[test]
+fn an_unsubscribe_that_another_plugin_refuses_is_none() {
+    let version = oldest();
+    for (allowed, expected) in [
+        (
+            "true",
+            &["unsubscribed device chat/a", "offline device 80 ends"][..],
+        ),
+        ("false", &["offline device 80 ends"]),
+    ] {
+        let mut setup = node(&version);
+        let access = format!("\"unsubscribe\":{allowed}");
+        let access = OPEN_ACCESS.replace("\"unsubscribe\":true", &access);
+        dynamic_security_with(&mut setup, &access);
+        let broker = setup.start();
+        let mut events = Events::of(&broker);
+        let mut client = Client::connect(&broker, "device", Login::default());
+        client.subscribe("chat/a");
+        client.unsubscribe("chat/a");
+        client.disconnect();
+        let online = [
+            "started",
+            "online device - 4 clean",
+            "subscribed device chat/a 1",
+        ];
+        events.expect(&version, &online);
+        events.expect(&version, expected);
     }
 }

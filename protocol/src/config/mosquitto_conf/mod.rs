@@ -102,6 +102,8 @@ pub struct Listener {
     pub mount_point: Option<String>,
     /// Whether the broker expects a PROXY header before MQTT (Mosquitto 2.1).
     pub proxy_protocol: bool,
+    /// `use_identity_as_username` or `use_subject_as_username`: the certificate says who a client is, and no plugin is asked.
+    pub names_from_certificates: bool,
     /// `max_connections`; nothing or negative: no limit.
     pub max_connections: Option<i64>,
     /// Its own security options, which count with `per_listener_settings` (and in 2.1 also `plugin_use` and

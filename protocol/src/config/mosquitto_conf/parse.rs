@@ -202,6 +202,9 @@ impl Reader {
             "certfile" | "psk_hint" => listener.tls = true,
             "bind_interface" => listener.bind_interface = Some(text.to_owned()),
             "mount_point" => listener.mount_point = Some(text.to_owned()),
+            "use_identity_as_username" | "use_subject_as_username" => {
+                listener.names_from_certificates |= boolean(key, text)?;
+            }
             "enable_proxy_protocol" => listener.proxy_protocol = true,
             "max_connections" => {
                 let number = first_word(text)
