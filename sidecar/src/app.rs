@@ -11,6 +11,7 @@ use std::time::Duration;
 use protocol::config::{Config, Level};
 use rocketmq::{Backbone, Settings};
 
+use crate::cluster::{ClusterHandle, Prepared};
 use crate::dead_letter::DeadLetters;
 use crate::dead_letter::replay::Replayer;
 use crate::downlink::{self, DownlinkHandle};
@@ -40,6 +41,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_millis(1500);
 const SEND_TIMEOUT: Duration = Duration::from_secs(3);
 /// The consumer's last commit and its close.
 const DOWNLINK_STOP: Duration = Duration::from_secs(5);
+/// The last word to the other nodes.
+const CLUSTER_STOP: Duration = Duration::from_secs(3);
 
 /// Why the sidecar can't work, with the exit code that says so.
 #[derive(Debug)]
@@ -118,6 +121,7 @@ struct Parts {
     backbone: Arc<dyn Backbone>,
     uplink: UplinkHandle,
     downlink: DownlinkHandle,
+    cluster: Option<ClusterHandle>,
     source: Arc<Source>,
     _servers: Servers,
     monitor: tokio::task::JoinHandle<()>,
@@ -146,6 +150,12 @@ impl Parts {
         )
         .map_err(|error| failed(&error))?;
         let sink = down_sink(dead.clone());
+        let prepared = Prepared::open(&config).map_err(|error| {
+            failed(&format!(
+                "cluster.sessions in {}: {error}",
+                config.spool_dir.display()
+            ))
+        })?;
         let uplink = uplink::start(
             Arc::clone(&config),
             logs.uplink,
@@ -168,6 +178,10 @@ impl Parts {
                 config.spool_dir.display()
             ))
         })?;
+        let cluster = prepared
+            .map(Prepared::start)
+            .transpose()
+            .map_err(|error| failed(&error))?;
         source.set_replayer(Replayer::new(
             Arc::clone(&config),
             dead,
@@ -179,6 +193,7 @@ impl Parts {
             backbone,
             uplink,
             downlink,
+            cluster,
             source,
             _servers: servers,
             monitor,
@@ -211,9 +226,16 @@ impl Parts {
     }
 
     async fn drain(self) -> u8 {
-        let (outcome, is_downlink_done) = tokio::join!(
+        let cluster = async {
+            match self.cluster {
+                Some(cluster) => cluster.stop(CLUSTER_STOP).await,
+                None => true,
+            }
+        };
+        let (outcome, is_downlink_done, is_cluster_done) = tokio::join!(
             self.uplink.drain(self.config.drain_timeout),
-            self.downlink.stop(DOWNLINK_STOP)
+            self.downlink.stop(DOWNLINK_STOP),
+            cluster
         );
         self.monitor.abort();
         self.backbone.shutdown().await;
@@ -221,6 +243,9 @@ impl Parts {
             log::warn!(
                 "the downlink did not end in time; it goes on where it was at the next start"
             );
+        }
+        if !is_cluster_done {
+            log::warn!("the cluster's part did not end in time; nothing is lost by that");
         }
         match outcome {
             DrainOutcome::Drained => 0,

@@ -6,6 +6,7 @@
 
 mod app;
 mod cli;
+mod cluster;
 mod dead_letter;
 mod downlink;
 mod health;
