@@ -169,7 +169,7 @@ impl Parts {
             Arc::clone(&config),
             logs.downlink,
             Arc::clone(&backbone),
-            metrics,
+            Arc::clone(&metrics),
             sink,
         )
         .map_err(|error| {
@@ -178,10 +178,15 @@ impl Parts {
                 config.spool_dir.display()
             ))
         })?;
+        let begin =
+            |prepared: Prepared| prepared.start(Arc::clone(&backbone), metrics, downlink.replays());
         let cluster = prepared
-            .map(Prepared::start)
+            .map(begin)
             .transpose()
             .map_err(|error| failed(&error))?;
+        if let Some(cluster) = &cluster {
+            source.set_cluster(cluster.shared());
+        }
         source.set_replayer(Replayer::new(
             Arc::clone(&config),
             dead,

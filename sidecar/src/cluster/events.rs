@@ -65,6 +65,12 @@ impl Interests {
         self.sender.subscribe()
     }
 
+    /// How many tags are of interest; nothing: all.
+    pub(super) fn tags(&self) -> Option<usize> {
+        let told = self.sender.borrow();
+        told.all_since_ms.is_none().then(|| told.tags.len())
+    }
+
     pub(super) fn set(&self, interest: Interest) {
         *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(interest);
         self.tell();
@@ -98,7 +104,7 @@ pub(super) struct EventThread {
     pub(super) sessions: Sessions,
     pub(super) interests: Arc<Interests>,
     pub(super) counters: Arc<EventCounters>,
-    pub(super) stop: Arc<AtomicBool>,
+    pub(super) stop: watch::Receiver<bool>,
     pub(super) listener: Listener,
     pub(super) swept_ms: u64,
 }
@@ -134,7 +140,7 @@ impl EventThread {
     }
 
     fn is_stopping(&self) -> bool {
-        self.stop.load(Relaxed)
+        *self.stop.borrow()
     }
 
     fn pause(&self, time: Duration) {

@@ -171,13 +171,6 @@ impl Wanted {
         }
     }
 
-    /// How many tags are wanted; nothing when everything is.
-    pub(super) fn tags(&self) -> Option<usize> {
-        let is_all =
-            self.all.since_ms != 0 || self.deaf.is_some() || self.crowded_since_ms.is_some();
-        (!is_all).then(|| self.tags.len() + 1)
-    }
-
     /// Everything with a time: all (if it is wanted), and each tag.
     pub(super) fn times(&self) -> (u64, impl Iterator<Item = (&str, u64)>) {
         let tags = self.tags.iter();
@@ -275,14 +268,12 @@ mod tests {
         let mut wanted = Wanted::default();
         wanted.more("#", 5_000);
         assert_eq!(wanted.interest().all_since_ms, Some(5_000));
-        assert_eq!(wanted.tags(), None);
+
         wanted.less("#", 6_000);
         wanted.sweep(6_001 + LINGER_MS);
         assert!(wanted.take_change());
-        assert_eq!(
-            (wanted.interest().all_since_ms, wanted.tags()),
-            (None, Some(1))
-        );
+        let interest = wanted.interest();
+        assert_eq!((interest.all_since_ms, interest.tags.len()), (None, 1));
     }
 
     #[test]
@@ -312,7 +303,7 @@ mod tests {
         assert!(wanted.take_change());
         wanted.sweep(2_001 + LINGER_MS);
         assert_eq!(wanted.interest().all_since_ms, None);
-        assert_eq!(wanted.tags(), Some(15 * 257 + 1));
+        assert_eq!(wanted.interest().tags.len(), 15 * 257 + 1);
     }
 
     #[test]
