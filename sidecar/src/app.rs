@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use protocol::config::{Config, Level};
 use rocketmq::{Backbone, Settings};
-use tokio::sync::watch;
 
+use crate::cluster::{ClusterHandle, Prepared};
 use crate::dead_letter::DeadLetters;
 use crate::dead_letter::replay::Replayer;
 use crate::downlink::{self, DownlinkHandle, Outlets};
@@ -42,6 +42,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_millis(1500);
 const SEND_TIMEOUT: Duration = Duration::from_secs(3);
 /// The consumer's last commit and its close.
 const DOWNLINK_STOP: Duration = Duration::from_secs(5);
+/// The last word to the other nodes.
+const CLUSTER_STOP: Duration = Duration::from_secs(3);
 
 /// Why the sidecar can't work, with the exit code that says so.
 #[derive(Debug)]
@@ -120,6 +122,7 @@ struct Parts {
     backbone: Arc<dyn Backbone>,
     uplink: UplinkHandle,
     downlink: DownlinkHandle,
+    cluster: Option<ClusterHandle>,
     source: Arc<Source>,
     _servers: Servers,
     monitor: tokio::task::JoinHandle<()>,
@@ -148,7 +151,16 @@ impl Parts {
         )
         .map_err(|error| failed(&error))?;
         let sink = down_sink(dead.clone());
-        let shared = shared(&config)?;
+        let prepared = Prepared::open(&config).map_err(|error| {
+            failed(&format!(
+                "cluster.sessions in {}: {error}",
+                config.spool_dir.display()
+            ))
+        })?;
+        let shared = prepared
+            .as_ref()
+            .map(|prepared| shared(&config, prepared))
+            .transpose()?;
         let topics = config.cluster_topics();
         let uplink = uplink::start(
             Arc::clone(&config),
@@ -172,7 +184,7 @@ impl Parts {
             Arc::clone(&config),
             logs.downlink,
             Arc::clone(&backbone),
-            metrics,
+            Arc::clone(&metrics),
             Outlets { dead: sink, shared },
         )
         .map_err(|error| {
@@ -181,6 +193,15 @@ impl Parts {
                 config.spool_dir.display()
             ))
         })?;
+        let begin =
+            |prepared: Prepared| prepared.start(Arc::clone(&backbone), metrics, downlink.replays());
+        let cluster = prepared
+            .map(begin)
+            .transpose()
+            .map_err(|error| failed(&error))?;
+        if let Some(cluster) = &cluster {
+            source.set_cluster(cluster.shared());
+        }
         source.set_replayer(Replayer::new(
             Arc::clone(&config),
             dead,
@@ -192,6 +213,7 @@ impl Parts {
             backbone,
             uplink,
             downlink,
+            cluster,
             source,
             _servers: servers,
             monitor,
@@ -224,9 +246,16 @@ impl Parts {
     }
 
     async fn drain(self) -> u8 {
-        let (outcome, is_downlink_done) = tokio::join!(
+        let cluster = async {
+            match self.cluster {
+                Some(cluster) => cluster.stop(CLUSTER_STOP).await,
+                None => true,
+            }
+        };
+        let (outcome, is_downlink_done, is_cluster_done) = tokio::join!(
             self.uplink.drain(self.config.drain_timeout),
-            self.downlink.stop(DOWNLINK_STOP)
+            self.downlink.stop(DOWNLINK_STOP),
+            cluster
         );
         self.monitor.abort();
         self.backbone.shutdown().await;
@@ -234,6 +263,9 @@ impl Parts {
             log::warn!(
                 "the downlink did not end in time; it goes on where it was at the next start"
             );
+        }
+        if !is_cluster_done {
+            log::warn!("the cluster's part did not end in time; nothing is lost by that");
         }
         match outcome {
             DrainOutcome::Drained => 0,
@@ -255,23 +287,14 @@ impl Parts {
 }
 
 /// What both ways have of the cluster.
-fn shared(config: &Config) -> Result<Option<downlink::Shared>, Failure> {
-    if config.cluster.is_none() {
-        return Ok(None);
-    }
+fn shared(config: &Config, prepared: &Prepared) -> Result<downlink::Shared, Failure> {
     let retained = Retained::open(&config.spool_dir)
         .map_err(|error| Failure::new(EXIT_FAILED, format!("cluster.retained: {error}")))?;
-    let now_ms = i64::try_from(crate::metrics::unix_ms()).unwrap_or(i64::MAX);
-    let (_, interest) = watch::channel(Arc::new(rocketmq::Interest {
-        all_since_ms: Some(now_ms),
-        settled_ms: now_ms,
-        ..rocketmq::Interest::default()
-    }));
-    Ok(Some(downlink::Shared {
+    Ok(downlink::Shared {
         retained: Arc::new(retained),
         handed: Arc::default(),
-        interest,
-    }))
+        interest: prepared.interest(),
+    })
 }
 
 fn down_sink(dead: DeadLetters) -> downlink::DeadLetter {

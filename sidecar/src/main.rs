@@ -6,6 +6,7 @@
 
 mod app;
 mod cli;
+mod cluster;
 mod dead_letter;
 mod downlink;
 mod health;
@@ -52,6 +53,8 @@ fn main() -> ExitCode {
         Command::Check(args) => runtime.block_on(cli::check::run(&args)),
         Command::Publish(args) => runtime.block_on(cli::publish::run(&args)),
         Command::DeadLetter(args) => cli::dead_letter::run(&args),
+        Command::Nodes(args) => cli::cluster::nodes(&args),
+        Command::Clients(args) => cli::cluster::clients(&args),
         Command::Spool(args) => cli::spool::run(&args),
     };
     // A thread that hangs in the network must not keep the process.

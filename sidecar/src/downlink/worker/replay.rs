@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use handoff::AppendError;
-use protocol::message::Message;
+use protocol::message::DownlinkFrame;
 use rocketmq::Incoming;
 
 use super::super::{Again, AgainOutcome};
@@ -34,14 +34,14 @@ impl Worker {
     }
 
     fn again(&mut self, frame: &[u8]) -> AgainOutcome {
-        let message = Message::decode(frame)
+        let decoded = DownlinkFrame::decode(frame)
             .map_err(|error| format!("its frame holds no message: {error}"))?;
-        let age_ms = unix_ms().saturating_sub(message.received_at_ms);
-        if message
-            .expiry_s
-            .is_some_and(|seconds| age_ms >= u64::from(seconds) * 1000)
-        {
-            return Err("it has expired".to_owned());
+        if let DownlinkFrame::Message(message) = decoded {
+            let age_ms = unix_ms().saturating_sub(message.received_at_ms);
+            let is_over = |seconds: u32| age_ms >= u64::from(seconds) * 1000;
+            if message.expiry_s.is_some_and(is_over) {
+                return Err("it has expired".to_owned());
+            }
         }
         self.append_again(frame.len(), |out| out.copy_from_slice(frame))
     }
