@@ -11,11 +11,12 @@ use std::time::Duration;
 use protocol::config::{Config, Level};
 use rocketmq::{Backbone, Settings};
 
-use crate::cluster::{ClusterHandle, Prepared};
+use crate::cluster::{ClusterHandle, Lost, Prepared};
 use crate::dead_letter::DeadLetters;
 use crate::dead_letter::replay::Replayer;
 use crate::downlink::{self, DownlinkHandle, Outlets};
 use crate::metrics::{BEAT_EVERY, Metrics};
+use crate::missed;
 use crate::retained::Retained;
 use crate::signals::Stop;
 use crate::status::{Servers, Source};
@@ -185,7 +186,10 @@ impl Parts {
             logs.downlink,
             Arc::clone(&backbone),
             Arc::clone(&metrics),
-            Outlets { dead: sink, shared },
+            Outlets {
+                dead: sink,
+                shared: shared.clone(),
+            },
         )
         .map_err(|error| {
             failed(&format!(
@@ -193,9 +197,20 @@ impl Parts {
                 config.spool_dir.display()
             ))
         })?;
-        let begin =
-            |prepared: Prepared| prepared.start(Arc::clone(&backbone), metrics, downlink.replays());
+        let begin = |(prepared, shared): (Prepared, downlink::Shared)| {
+            let lost = Lost {
+                retained: shared.retained,
+                missed: missed::start(
+                    &config,
+                    Arc::clone(&backbone),
+                    shared.handed,
+                    downlink.replays(),
+                ),
+            };
+            prepared.start(Arc::clone(&backbone), metrics, downlink.replays(), lost)
+        };
         let cluster = prepared
+            .zip(shared)
             .map(begin)
             .transpose()
             .map_err(|error| failed(&error))?;

@@ -8,10 +8,12 @@ use protocol::config::Config;
 use protocol::message::{Event, What};
 use serde::{Deserialize, Serialize};
 
+use super::arrivals::Arrivals;
 use super::members::{Change, Members, Now};
 use super::presence::{Heard, Learned, Table};
 use super::sessions::Sessions;
 use super::wire::{Beat, News, NodeMessage, OFFLINE, ONLINE, SNAPSHOT, Snapshot, cause};
+use crate::missed::Request;
 
 /// How long a node is given to tell which clients it has, before it is asked (again).
 const ASK_EVERY: Duration = Duration::from_secs(5);
@@ -79,6 +81,7 @@ pub(super) struct Core {
     /// All our clients are to be told once more.
     pub(super) is_snapshot_wanted: bool,
     asks: VecDeque<NodeMessage>,
+    arrivals: Arrivals,
     told: BTreeMap<String, Told>,
     forgot: Instant,
 }
@@ -105,6 +108,7 @@ impl Core {
             telling: None,
             is_snapshot_wanted: true,
             asks: VecDeque::new(),
+            arrivals: Arrivals::default(),
             told: BTreeMap::new(),
             forgot: now.at,
         }
@@ -120,8 +124,13 @@ impl Core {
         }
     }
 
-    /// Something has happened in Mosquitto. Gives the version of a login.
-    pub(super) fn event(&mut self, event: &Event<'_>) -> u64 {
+    /// Something has happened in Mosquitto. Gives the version of a login, and what is to be read for a client that comes from elsewhere.
+    pub(super) fn event(&mut self, event: &Event<'_>) -> (u64, Option<Request>) {
+        let request = self.arrivals.follow(event, &self.table, &self.members);
+        (self.note(event), request)
+    }
+
+    fn note(&mut self, event: &Event<'_>) -> u64 {
         match event.what {
             What::Online {
                 client_id, login, ..
@@ -324,6 +333,7 @@ impl Core {
         if now.at.saturating_duration_since(self.forgot) >= FORGET_EVERY {
             self.forgot = now.at;
             self.table.forget(now.unix_ms);
+            self.arrivals.forget(now.unix_ms);
         }
         self.members.own.epoch = self.epoch;
         changes
@@ -346,14 +356,13 @@ impl Core {
 
     /// A node is gone, and its clients with it. All nodes judge so for themselves; the lowest tells it to everybody else.
     fn give_up(&mut self, node: &str, cause: u8, now: Now) {
-        let epoch = self
-            .members
-            .peers
-            .get(node)
-            .map_or(0, |peer| peer.beat.epoch);
+        let peer = self.members.peers.get(node);
+        let epoch = peer.map_or(0, |peer| peer.beat.epoch);
+        // Since then they have got nothing.
+        let at_ms = peer.map_or(now.unix_ms, |peer| peer.heard_ms);
         let told = self.told.entry(node.to_owned()).or_default();
         told.given_up = told.given_up.max(epoch);
-        let mut over = self.table.give_up(node, epoch, cause, now.unix_ms);
+        let mut over = self.table.give_up(node, epoch, cause, at_ms);
         if !self.members.is_lowest() {
             return;
         }

@@ -9,6 +9,7 @@
 //! ```
 //! Nothing here is needed for messages to get through: a node that hears nothing of the others carries them all the same.
 
+mod arrivals;
 mod core;
 mod events;
 mod filters;
@@ -30,16 +31,35 @@ use std::time::{Duration, Instant};
 
 use protocol::cluster::Topics;
 use protocol::config::Config;
+use protocol::message::What;
 use rocketmq::{Backbone, Interest};
 use tokio::sync::{Notify, watch};
 
 use crate::downlink::Replays;
 use crate::metrics::{Metrics, unix_ms};
+use crate::missed::{Missed, Request};
+use crate::retained::Retained;
 use core::Core;
 use events::{EventCounters, EventThread, Interests, Listener};
 use journal::Journal;
 use sessions::Sessions;
 pub(crate) use tasks::Shared;
+
+/// Where what was lost and missed is made good.
+pub(crate) struct Lost {
+    /// Who wrote each retained topic last.
+    pub(crate) retained: Arc<Retained>,
+    /// Nothing where nothing is shared.
+    pub(crate) missed: Option<Missed>,
+}
+
+impl Lost {
+    fn request(&self, request: Request) {
+        if let Some(missed) = &self.missed {
+            missed.request(request);
+        }
+    }
+}
 
 /// What was kept, before anything runs.
 pub(crate) struct Prepared {
@@ -87,6 +107,7 @@ impl Prepared {
         backbone: Arc<dyn Backbone>,
         metrics: Arc<Metrics>,
         replays: Replays,
+        lost: Lost,
     ) -> io::Result<ClusterHandle> {
         let now = tasks::now();
         let mut core = Core::new(&self.config, &self.spool, &random_id()?, now);
@@ -110,7 +131,15 @@ impl Prepared {
         });
         let listening = Arc::clone(&shared);
         let listener: Listener = Box::new(move |event| {
-            let version = listening.core().event(event);
+            if let What::Started { saved_at_ms } = event.what
+                && let Some(since_ms) = lost.retained.started(saved_at_ms)
+            {
+                lost.request(Request::Retained(since_ms));
+            }
+            let (version, request) = listening.core().event(event);
+            request
+                .into_iter()
+                .for_each(|request| lost.request(request));
             listening.wake();
             version
         });

@@ -193,8 +193,11 @@ impl Sessions {
 
     /// Gives up what is over: sessions that nobody came back to, tags that nobody needs.
     pub(super) fn sweep(&mut self, now_ms: u64) {
+        // Who never logged in is in Mosquitto's database, or a native bridge of its own: there until it says otherwise.
         let is_over = |session: &Session| {
-            !session.is_online() && session.away_since_ms.saturating_add(FORGET_AFTER_MS) < now_ms
+            session.login != 0
+                && !session.is_online()
+                && session.away_since_ms.saturating_add(FORGET_AFTER_MS) < now_ms
         };
         let over: Vec<Box<str>> = self
             .clients

@@ -10,6 +10,7 @@ mod handed_over;
 mod in_flight;
 mod routes;
 pub(crate) mod seen;
+mod settled;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -54,6 +55,8 @@ pub(crate) struct Outlets {
 pub(crate) enum Again {
     /// A frame that the plugin could not inject, as it was.
     Frame(Vec<u8>),
+    /// A retained message of the cluster that the broker may have lost.
+    Shared(Box<Incoming>),
     /// A message that its rule could not map: by that rule if it still holds, else by all that want it now.
     Message(Box<Incoming>, String),
 }

@@ -17,6 +17,7 @@ use super::handed_over::{HandedOver, boot_id};
 use super::in_flight::InFlight;
 use super::routes::Routes;
 use super::seen::Seen;
+use super::settled::Settled;
 use super::{Control, DeadLetter, Outlets, Shared};
 use crate::mapping::downlink::Context;
 use crate::metrics::Metrics;
@@ -28,6 +29,7 @@ const POLL: Duration = Duration::from_millis(200);
 const COMMIT_EVERY: Duration = Duration::from_millis(200);
 const LAG_EVERY: Duration = Duration::from_secs(5);
 /// Pauses after failures: doubled up to the second.
+const SETTLED_EVERY: Duration = Duration::from_secs(1);
 const RETRY_FIRST: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 /// How long a stop waits for the plugin to take what is in the log already.
@@ -49,9 +51,11 @@ pub(super) struct Worker {
     control: Arc<Control>,
     table: HandedOver,
     seen: Seen,
+    settled: Settled,
     in_flight: InFlight,
     last_commit: Instant,
     last_lag: Option<Instant>,
+    last_settled: Option<Instant>,
     retry: Duration,
     /// Messages that are in the log and may not be on the disk.
     unsynced: u64,
@@ -72,6 +76,7 @@ impl Worker {
         let boot_id = boot_id();
         let table = HandedOver::open(&config.spool_dir, writer.epoch(), &boot_id)?;
         let seen = Seen::open(&config.spool_dir, writer.epoch(), &boot_id)?;
+        let settled = Settled::open(&config.spool_dir, &boot_id)?;
         let mut worker = Worker {
             runtime,
             context: Context {
@@ -92,9 +97,11 @@ impl Worker {
             control,
             table,
             seen,
+            settled,
             in_flight: InFlight::default(),
             last_commit: Instant::now(),
             last_lag: None,
+            last_settled: None,
             retry: RETRY_FIRST,
             unsynced: 0,
         };
@@ -104,7 +111,7 @@ impl Worker {
 
     pub(super) fn run(mut self) {
         while !self.control.is_stopping() {
-            self.replay();
+            self.replay(None);
             if let Some(config) = self.control.take_rules() {
                 self.routes = Routes::new(&config, &self.metrics);
                 self.config = config;
@@ -127,8 +134,11 @@ impl Worker {
             StartFrom::Latest => StartAt::Latest,
             StartFrom::Earliest => StartAt::Earliest,
         };
-        let interest = self.shared.as_ref().map(|shared| &shared.interest);
-        let subscriptions = self.routes.subscriptions(interest);
+        let interest = self.shared.as_ref().map(|shared| {
+            let interest = shared.interest.clone();
+            self.settled.on(interest, &self.runtime)
+        });
+        let subscriptions = self.routes.subscriptions(interest.as_ref());
         for subscription in &subscriptions {
             let (group, topic) = (&self.config.group, &subscription.topic);
             match &subscription.select {
@@ -156,6 +166,7 @@ impl Worker {
                     if !batch.is_empty() {
                         self.hand_over(&batch, consumer.as_mut());
                     }
+                    self.note_settled(consumer.as_ref());
                 }
                 Err(error) => {
                     // It reads on by itself: what it then finds must not wait for us.
@@ -163,7 +174,7 @@ impl Worker {
                     self.failed("can't read", &error);
                 }
             }
-            self.replay();
+            self.replay(Some(consumer.as_mut()));
             self.correct();
             self.commit(consumer.as_mut(), false);
             self.ask_lag(consumer.as_ref());

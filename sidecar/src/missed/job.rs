@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use protocol::cluster::{Buckets, buckets_of_filter};
+use protocol::cluster::{Buckets, RETAINED_TAG, buckets_of_filter};
 use protocol::message::{Identity, QoS};
 use protocol::trie::TopicTrie;
 use rocketmq::Incoming;
@@ -66,9 +66,7 @@ impl Job {
     /// The tags to read, with the time since when.
     pub(super) fn buckets(&self) -> (Buckets, u64) {
         let mut buckets = Buckets::default();
-        buckets.extend(&Buckets::Some(
-            [protocol::cluster::RETAINED_TAG.to_owned()].into(),
-        ));
+        buckets.extend(&Buckets::Some([RETAINED_TAG.to_owned()].into()));
         for want in &self.wants {
             buckets.extend(&buckets_of_filter(&want.filter));
         }
@@ -193,7 +191,7 @@ mod tests {
         assert_eq!(wants, [("a", QoS::ExactlyOnce), ("b", QoS::AtLeastOnce)]);
         let (buckets, since_ms) = job.buckets();
         assert!(buckets.contains(&protocol::cluster::bucket_of("t/x")));
-        assert!(buckets.contains(protocol::cluster::RETAINED_TAG));
+        assert!(buckets.contains(RETAINED_TAG));
         assert_eq!(since_ms, 0);
     }
 

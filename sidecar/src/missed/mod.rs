@@ -4,7 +4,9 @@
 //! Mosquitto knows nothing of its old session. Once it has subscribed again, the messages published since it went are read once more, and those that neither came
 //! nor will come by the new subscription go to it by its client id, in order. What is published meanwhile may come between.
 //!
-//! Which ones those are is told by the logs: a subscription brings what is injected behind it (the plugin tells where that was), and of this node's own
+//! In the same way a broker that was killed gets the retained messages again that it had not saved.
+//!
+//! Which ones those are that a client has missed is told by the logs: a subscription brings what is injected behind it (the plugin tells where that was), and of this node's own
 //! messages what was published behind it.
 
 mod handed;
@@ -15,9 +17,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use protocol::cluster::{Buckets, RETAINED_TAG};
 use protocol::config::Config;
 use protocol::rules::DownlinkRule;
-use rocketmq::{Backbone, Incoming, Interest, Select, StartAt, Subscription};
+use rocketmq::{Backbone, Consumer, Incoming, Interest, Select, StartAt, Subscription};
 use tokio::sync::{mpsc, watch};
 
 use crate::downlink::{Again, Replays};
@@ -53,22 +56,31 @@ pub(crate) struct MissedCounters {
     pub(crate) messages: AtomicU64,
 }
 
-/// Where wants are put.
+/// What is to be read once more.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// What a client has missed, that has subscribed now.
+    Client(Want),
+    /// The broker's retained messages, since this time (Unix milliseconds).
+    Retained(u64),
+}
+
+/// Where requests are put.
 #[derive(Clone)]
 pub(crate) struct Missed {
-    wants: mpsc::UnboundedSender<Want>,
+    requests: mpsc::UnboundedSender<Request>,
     pub(crate) counters: Arc<MissedCounters>,
 }
 
 impl Missed {
-    /// The client has subscribed, and is given what it missed.
-    pub(crate) fn want(&self, want: Want) {
+    /// Has it read.
+    pub(crate) fn request(&self, request: Request) {
         // Nobody takes them while the sidecar ends.
-        let _ = self.wants.send(want);
+        let _ = self.requests.send(request);
     }
 }
 
-/// Starts the task that serves wants. It ends with the runtime. Nothing for a node that shares nothing.
+/// Starts the task that serves requests. It ends with the runtime. Nothing for a node that shares nothing.
 pub(crate) fn start(
     config: &Config,
     backbone: Arc<dyn Backbone>,
@@ -76,7 +88,7 @@ pub(crate) fn start(
     replays: Replays,
 ) -> Option<Missed> {
     let rule = config.shared_downlink()?;
-    let (wants, incoming) = mpsc::unbounded_channel();
+    let (requests, incoming) = mpsc::unbounded_channel();
     let counters = Arc::new(MissedCounters::default());
     let reader = Reader {
         rule,
@@ -93,7 +105,7 @@ pub(crate) fn start(
         counters: Arc::clone(&counters),
     };
     tokio::spawn(reader.run(incoming));
-    Some(Missed { wants, counters })
+    Some(Missed { requests, counters })
 }
 
 struct Reader {
@@ -108,18 +120,65 @@ struct Reader {
 }
 
 impl Reader {
-    async fn run(self, mut incoming: mpsc::UnboundedReceiver<Want>) {
+    async fn run(self, mut incoming: mpsc::UnboundedReceiver<Request>) {
         while let Some(first) = incoming.recv().await {
-            let wants = gather(first, &mut incoming).await;
-            let clients: HashSet<&str> = wants.iter().map(|want| want.client_id.as_str()).collect();
-            let clients = clients.len() as u64;
-            let job = Job::new(wants, &self.node_id);
-            let given = self.serve(&job).await;
-            self.counters.clients.fetch_add(clients, Relaxed);
-            log::info!(
-                "{clients} clients that came from other nodes got {given} messages that they had missed"
-            );
+            let requests = gather(first, &mut incoming).await;
+            let since_ms = requests.iter().filter_map(|request| match request {
+                Request::Retained(since_ms) => Some(*since_ms),
+                Request::Client(_) => None,
+            });
+            if let Some(since_ms) = since_ms.min() {
+                self.serve_retained(since_ms).await;
+            }
+            let wants = requests.into_iter().filter_map(|request| match request {
+                Request::Client(want) => Some(want),
+                Request::Retained(_) => None,
+            });
+            self.serve_clients(wants.collect()).await;
         }
+    }
+
+    async fn serve_clients(&self, wants: Vec<Want>) {
+        if wants.is_empty() {
+            return;
+        }
+        let clients: HashSet<&str> = wants.iter().map(|want| want.client_id.as_str()).collect();
+        let clients = clients.len() as u64;
+        let job = Job::new(wants, &self.node_id);
+        let given = self.serve(&job).await;
+        self.counters.clients.fetch_add(clients, Relaxed);
+        log::info!(
+            "{clients} clients that came from other nodes got {given} messages that they had missed"
+        );
+    }
+
+    async fn serve_retained(&self, since_ms: u64) {
+        log::info!(
+            "Mosquitto may have lost retained messages that it had not saved: they are read again"
+        );
+        while let Err(error) = self.read_retained(since_ms).await {
+            log::warn!("retained messages can't be read again, trying again: {error}");
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn read_retained(&self, since_ms: u64) -> Result<(), rocketmq::Error> {
+        let tags = Buckets::Some([RETAINED_TAG.to_owned()].into());
+        let mut consumer = self.consumer(tags, since_ms).await?;
+        let outcome = loop {
+            match consumer.poll(BATCH, POLL).await {
+                Ok(batch) if batch.is_empty() && consumer.settled_ms().is_some() => break Ok(()),
+                Ok(batch) => {
+                    for message in batch.into_iter().filter(|message| message.is_read_back) {
+                        self.hand_over(|| Again::Shared(Box::new(message.clone())))
+                            .await;
+                    }
+                }
+                Err(error) => break Err(error),
+            }
+        };
+        consumer.close().await;
+        outcome
     }
 
     /// Returns how many messages were given. Begins again when RocketMQ fails, without those that were given already.
@@ -134,24 +193,8 @@ impl Reader {
 
     async fn read(&self, job: &Job, state: &mut State) -> Result<(), rocketmq::Error> {
         let (buckets, since_ms) = job.buckets();
-        let since_ms = i64::try_from(since_ms).unwrap_or(i64::MAX);
-        let mut interest = Interest::default();
-        match buckets {
-            protocol::cluster::Buckets::All => interest.all_since_ms = Some(since_ms),
-            protocol::cluster::Buckets::Some(tags) => {
-                interest.tags = tags.into_iter().map(|tag| (tag, since_ms)).collect();
-            }
-        }
-        let (_sender, interest) = watch::channel(Arc::new(interest));
-        let subscription = Subscription {
-            topic: self.rule.topic.clone(),
-            select: Select::Interest(interest),
-        };
         let started_ms = i64::try_from(unix_ms()).unwrap_or(i64::MAX);
-        let mut consumer = self
-            .backbone
-            .subscribe(&self.group, vec![subscription], StartAt::Latest)
-            .await?;
+        let mut consumer = self.consumer(buckets, since_ms).await?;
         let outcome = loop {
             match consumer.poll(BATCH, POLL).await {
                 Ok(batch) if batch.is_empty() && consumer.settled_ms().is_some() => break Ok(()),
@@ -167,6 +210,30 @@ impl Reader {
         outcome?;
         self.take_recent(job, state).await;
         Ok(())
+    }
+
+    /// Reads what these buckets have had since then, and gives it as read back.
+    async fn consumer(
+        &self,
+        buckets: Buckets,
+        since_ms: u64,
+    ) -> Result<Box<dyn Consumer>, rocketmq::Error> {
+        let since_ms = i64::try_from(since_ms).unwrap_or(i64::MAX);
+        let mut interest = Interest::default();
+        match buckets {
+            Buckets::All => interest.all_since_ms = Some(since_ms),
+            Buckets::Some(tags) => {
+                interest.tags = tags.into_iter().map(|tag| (tag, since_ms)).collect();
+            }
+        }
+        let (_, interest) = watch::channel(Arc::new(interest));
+        let subscription = Subscription {
+            topic: self.rule.topic.clone(),
+            select: Select::Interest(interest),
+        };
+        self.backbone
+            .subscribe(&self.group, vec![subscription], StartAt::Latest)
+            .await
     }
 
     /// Gives a message to those who have missed it, or keeps it until that is known.
@@ -226,7 +293,7 @@ impl Reader {
             let message = mapped.message();
             let mut frame = vec![0; message.encoded_len()];
             message.encode_into(&mut frame);
-            if self.hand_over(frame).await {
+            if self.hand_over(|| Again::Frame(frame.clone())).await {
                 state.given += 1;
                 self.counters.messages.fetch_add(1, Relaxed);
             }
@@ -234,10 +301,10 @@ impl Reader {
     }
 
     /// False when the sidecar is ending.
-    async fn hand_over(&self, frame: Vec<u8>) -> bool {
+    async fn hand_over(&self, what: impl Fn() -> Again) -> bool {
         let mut said: Option<Instant> = None;
         loop {
-            match self.replays.submit(Again::Frame(frame.clone())).await {
+            match self.replays.submit(what()).await {
                 Ok(Ok(())) => return true,
                 Ok(Err(reason)) => {
                     if said.is_none_or(|at| at.elapsed() > Duration::from_secs(60)) {
@@ -272,14 +339,14 @@ impl State {
     }
 }
 
-async fn gather(first: Want, incoming: &mut mpsc::UnboundedReceiver<Want>) -> Vec<Want> {
-    let mut wants = vec![first];
+async fn gather(first: Request, incoming: &mut mpsc::UnboundedReceiver<Request>) -> Vec<Request> {
+    let mut requests = vec![first];
     let until = Instant::now() + GATHER;
     while Instant::now() < until {
         match tokio::time::timeout(QUIET, incoming.recv()).await {
-            Ok(Some(want)) => wants.push(want),
+            Ok(Some(request)) => requests.push(request),
             Ok(None) | Err(_) => break,
         }
     }
-    wants
+    requests
 }

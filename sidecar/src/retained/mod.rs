@@ -28,7 +28,9 @@ use journal::Journal;
 pub(crate) use version::{Kept, Version};
 
 /// Mosquitto may have been given a message this long after it was noted here.
-const INJECTED_LATE_MS: u64 = 60_000;
+const INJECTED_LATE_MS: u64 = 5_000;
+/// A message's time is by its node's clock, and the reading goes by RocketMQ's.
+const CLOCKS_APART_MS: u64 = 60_000;
 
 /// See the module.
 pub(crate) struct Retained {
@@ -94,22 +96,17 @@ impl Retained {
         self.versions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Mosquitto has started, with what it had saved at this time (0: with nothing). `is_orderly`: it had come to an end before, and saved everything.
-    pub(crate) fn started(&self, saved_at_ms: u64, is_orderly: bool) {
-        if is_orderly && saved_at_ms > 0 {
-            return;
-        }
+    /// Mosquitto has started, with what it had saved at this time (0: with nothing). Returns since when retained messages have to be read again, Unix milliseconds, if
+    /// it may have lost any.
+    pub(crate) fn started(&self, saved_at_ms: u64) -> Option<u64> {
         let mut versions = self.versions();
         let known = saved_at_ms.saturating_sub(INJECTED_LATE_MS);
-        let before = versions.entries.len();
-        versions.entries.retain(|_, entry| entry.noted_ms < known);
-        let forgotten = before - versions.entries.len();
-        if forgotten > 0 {
-            log::info!(
-                "Mosquitto may have lost {forgotten} retained messages that it had not saved: they are read again"
-            );
-        }
+        let is_lost = |entry: &Entry| entry.noted_ms >= known;
+        let lost = versions.entries.values().filter(|entry| is_lost(entry));
+        let since_ms = lost.map(|entry| entry.version.at_ms).min()?;
+        versions.entries.retain(|_, entry| !is_lost(entry));
         versions.rewrite();
+        Some(since_ms.saturating_sub(CLOCKS_APART_MS))
     }
 
     /// A device has published a retained message here. Returns the time of its version.

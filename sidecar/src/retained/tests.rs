@@ -194,17 +194,19 @@ fn what_mosquitto_had_not_saved_when_it_was_killed_is_read_again() {
     let retained = Retained::open(dir.path()).unwrap();
     let message = incoming("a", "t", 1000, 1);
     assert_eq!(get(&retained, &message, 64), Verdict::Keep);
-    // Saved long after, or at an orderly end.
-    retained.started(unix_ms() + 10 * INJECTED_LATE_MS, false);
-    retained.started(unix_ms(), true);
+    // Saved after it.
+    assert_eq!(retained.started(unix_ms() + 10 * INJECTED_LATE_MS), None);
     assert_eq!(get(&retained, &message, 64), Verdict::Known);
+    let late = incoming("a", "u", 500_000, 2);
+    assert_eq!(get(&retained, &late, 64), Verdict::Keep);
     for saved_at_ms in [unix_ms(), 0] {
-        retained.started(saved_at_ms, false);
+        assert_eq!(
+            retained.started(saved_at_ms),
+            Some(0),
+            "as old as the oldest"
+        );
         assert_eq!(get(&retained, &message, 64), Verdict::Keep);
     }
-    // Nothing is saved without persistence.
-    retained.started(0, true);
-    assert_eq!(get(&retained, &message, 64), Verdict::Keep);
 }
 
 #[test]

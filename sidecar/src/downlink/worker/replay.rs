@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use handoff::AppendError;
 use protocol::message::DownlinkFrame;
-use rocketmq::Incoming;
+use rocketmq::{Consumer, Incoming};
 
 use super::super::{Again, AgainOutcome};
 use super::hand_over::warn;
@@ -18,7 +18,7 @@ const TRIES: usize = 5;
 
 impl Worker {
     /// Appends the letters that wait for it.
-    pub(super) fn replay(&mut self) {
+    pub(super) fn replay(&mut self, mut consumer: Option<&mut dyn Consumer>) {
         while let Some((what, answer)) = self.control.next_replay() {
             if answer.is_closed() {
                 // Who asked has given up, and told so: the letter stays where it is.
@@ -26,6 +26,13 @@ impl Worker {
             }
             let outcome = match what {
                 Again::Frame(frame) => self.again(&frame),
+                Again::Shared(incoming) => match consumer.as_deref_mut() {
+                    Some(consumer) => {
+                        self.hand_over(&[*incoming], consumer);
+                        Ok(())
+                    }
+                    None => Err("RocketMQ is not being read".to_owned()),
+                },
                 Again::Message(incoming, rule) => self.map_again(&incoming, &rule),
             };
             // Who asked may have given up.

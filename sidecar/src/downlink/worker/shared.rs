@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use rocketmq::Incoming;
+use rocketmq::{Consumer, Incoming};
 
 use super::super::routes::Route;
-use super::{LAST_RELEASES, Worker};
+use super::{LAST_RELEASES, SETTLED_EVERY, Worker, written};
 use crate::retained::{Kept, Verdict};
 
 /// What is to be done with a message, as far as it depends on what is retained.
@@ -51,6 +51,20 @@ impl Worker {
                 Some(position) => shared.retained.handed_over(kept, position),
                 None => shared.retained.not_handed_over(kept),
             }
+        }
+    }
+
+    /// Keeps up to when everything of interest is in the log. To be called when all that was polled is handed over.
+    pub(super) fn note_settled(&mut self, consumer: &dyn Consumer) {
+        let is_due = self
+            .last_settled
+            .is_none_or(|last| last.elapsed() >= SETTLED_EVERY);
+        if self.shared.is_none() || !is_due || self.control.is_stopping() {
+            return;
+        }
+        self.last_settled = Some(Instant::now());
+        if let Some(ms) = consumer.settled_ms() {
+            written("downlink.settled", self.settled.note(ms));
         }
     }
 
