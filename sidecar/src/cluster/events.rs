@@ -61,6 +61,7 @@ impl Interests {
         }
     }
 
+    #[allow(dead_code, reason = "for the downlink, which does not ask yet")]
     pub(super) fn subscribe(&self) -> watch::Receiver<Arc<Interest>> {
         self.sender.subscribe()
     }

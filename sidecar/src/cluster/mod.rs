@@ -94,6 +94,7 @@ impl Prepared {
     }
 
     /// What is of interest of the shared messages. It changes while the node works.
+    #[allow(dead_code, reason = "for the downlink, which does not ask yet")]
     pub(crate) fn interest(&self) -> watch::Receiver<Arc<Interest>> {
         self.interests.subscribe()
     }
