@@ -1,5 +1,7 @@
 //! Runs one fault: sets it up, has it done under load, waits until everything has arrived, and counts.
 
+mod cluster;
+
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -109,15 +111,16 @@ fn message_of(panic: &(dyn Any + Send)) -> String {
 
 fn run_plan(
     fault: &'static Fault,
-    plan: Plan,
+    mut plan: Plan,
     mosquitto: Mosquitto,
     grounds: &Grounds,
 ) -> Vec<Row> {
-    let backbone: Box<dyn Backbone> = match plan.rocketmq {
+    let rocketmq = std::mem::replace(&mut plan.rocketmq, RocketMq::Shared);
+    let backbone: Box<dyn Backbone> = match rocketmq {
         RocketMq::Shared => Box::new(Address(grounds.shared_namesrv())),
         RocketMq::Made(make) => make(),
     };
-    let own = backbone.as_ref().type_id() != std::any::TypeId::of::<Address>();
+    let own = is_own(backbone.as_ref());
     let namesrv = backbone.namesrv();
     let topic = |direction: &str| {
         let label = format!(
@@ -126,6 +129,9 @@ fn run_plan(
         );
         Topic::create(&namesrv, &unique(&label), QUEUES)
     };
+    if let Some(versions) = plan.cluster {
+        return cluster::run_plan(fault, plan, versions, backbone, grounds);
+    }
     let topics = [topic("UP"), topic("DOWN")];
     let version = plan.mosquitto.unwrap_or(mosquitto);
     let spec = BrokerSpec::new(version)
@@ -144,7 +150,7 @@ fn run_plan(
         run.downlink = Some(downlink);
     }
     if plan.directions.contains(&Direction::Uplink) {
-        run.uplink = Some(UplinkLoad::start(run.address(), plan.rate));
+        run.uplink = Some(UplinkLoad::start(&[run.address()], plan.rate));
     }
     run.flow();
     log(fault.name, &format!("load flows, on Mosquitto {version:?}"));
@@ -179,6 +185,10 @@ fn run_plan(
         probe::forget(&namesrv);
     }
     rows
+}
+
+fn is_own(backbone: &dyn Backbone) -> bool {
+    backbone.type_id() != std::any::TypeId::of::<Address>()
 }
 
 /// Processes, and the counters: every message is in exactly one of them.

@@ -34,6 +34,9 @@ pub struct Plan {
     pub rocketmq: RocketMq,
     /// Which Mosquitto; `None` takes them in turn.
     pub mosquitto: Option<Mosquitto>,
+    /// With `Some`, these three are the nodes of a cluster, and the load is theirs: devices publish on the first and the second (uplink, as far as
+    /// RocketMQ), and listen on the third and the first (downlink). The other fields that name a broker are about the first node.
+    pub cluster: Option<[Mosquitto; 3]>,
     /// What its configuration has besides the rules.
     pub broker: Box<dyn FnOnce(BrokerSpec) -> BrokerSpec>,
     /// How much load.
@@ -60,6 +63,7 @@ impl Plan {
             directions: &Direction::ALL,
             rocketmq: RocketMq::Shared,
             mosquitto: None,
+            cluster: None,
             broker: Box::new(|spec| spec),
             rate: Rate::default(),
             repeats_max: Repeats::NONE,

@@ -10,7 +10,7 @@ use harness::{Broker, Mosquitto, Produced, Stored, Topic, eventually, proc};
 
 use crate::count::Episode;
 use crate::fault::Backbone;
-use crate::load::{DownlinkLoad, UplinkLoad, now_ms};
+use crate::load::{DownlinkLoad, Listeners, UplinkLoad, now_ms};
 use crate::random::Random;
 
 const REFUSED_FOR: Duration = Duration::from_secs(4);
@@ -24,6 +24,10 @@ pub struct Run {
     pub mosquitto: Mosquitto,
     /// Mosquitto with the plugin and its sidecar.
     pub broker: Broker,
+    /// The other nodes of its cluster.
+    pub others: Vec<Broker>,
+    /// The devices on the nodes of a cluster that hear what the others publish.
+    pub listeners: Option<Listeners>,
     /// The devices that publish, where the plan has that direction.
     pub uplink: Option<UplinkLoad>,
     /// The devices that receive, where the plan has that direction.
@@ -39,6 +43,8 @@ pub struct Run {
     /// Of the episodes that the fault itself has measured, how long each took.
     pub(crate) measured: Vec<Duration>,
     pub(crate) notes: Vec<String>,
+    /// How many messages may come behind later ones of their device.
+    pub(crate) late_max: usize,
     pub(crate) uncounted: Vec<(i64, i64)>,
     /// What was read of [`Run::up_topic`] before that was deleted.
     pub(crate) read_before: Vec<Stored>,
@@ -59,6 +65,9 @@ impl Run {
             name,
             mosquitto,
             broker,
+            others: Vec::new(),
+            listeners: None,
+            late_max: 0,
             uplink: None,
             downlink: None,
             up_topic,
@@ -80,12 +89,23 @@ impl Run {
         SocketAddr::from((self.broker.address(), self.broker.port))
     }
 
+    /// Where the nodes of the cluster listen.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        std::iter::once(&self.broker)
+            .chain(&self.others)
+            .map(|node| SocketAddr::from((node.address(), node.port)))
+            .collect()
+    }
+
     /// Waits until messages have got through in each direction: up they were acknowledged, down they arrived.
     #[track_caller]
     pub fn flow(&self) {
         self.flow_up(200);
         if let Some(downlink) = &self.downlink {
             downlink.wait_for_more(40);
+        }
+        if let Some(listeners) = &self.listeners {
+            listeners.wait_for_more(400);
         }
     }
 

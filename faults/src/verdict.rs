@@ -1,5 +1,7 @@
 //! What is made of a run: it waits until everything has arrived, counts, and judges. A row for each direction.
 
+mod between;
+
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
@@ -9,7 +11,9 @@ use harness::{Mosquitto, Stored as InRocketMq, ledger};
 use crate::count::{self, Acked, Count};
 use crate::fault::Repeats;
 use crate::identity;
-use crate::load::{Arrival, DownlinkLoad, Published, Stored, publisher_id, read_up, up_topic};
+use crate::load::{
+    Arrival, DEVICES, DownlinkLoad, Published, Stored, publisher_id, read_up, up_topic,
+};
 use crate::row::{Direction, Row};
 use crate::run::{Run, log};
 
@@ -210,7 +214,13 @@ impl Verdict<'_> {
         };
         fail_for(&mut row, "lost:", &counted.lost);
         fail_for(&mut row, DAMAGED, damaged);
-        if row.reordered > 0 {
+        let late_max = match direction {
+            Direction::Uplink => self.run.late_max,
+            Direction::Downlink => {
+                self.run.late_max * self.run.listeners.as_ref().map_or(1, |_| DEVICES)
+            }
+        };
+        if row.reordered > late_max {
             fail(&mut row, "not in order");
         }
         let episodes = self.run.episodes.len() + self.run.measured.len();

@@ -35,6 +35,9 @@ fn the_shipped_configurations_are_right() {
         (&b.node_id, &b.spool_dir, &b.group)
     );
     assert_eq!((a.uplink, a.downlink), (b.uplink, b.downlink));
+    let node = config(&read("mosquitto-conf/cluster-node.conf"));
+    assert_eq!(node.cluster.as_deref(), Some("factory"));
+    assert_eq!(node.share.len(), 2);
 }
 
 #[test]

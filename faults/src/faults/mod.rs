@@ -4,6 +4,7 @@ mod away;
 mod backlog;
 mod busy;
 mod clock;
+mod cluster;
 mod disk;
 mod flip;
 mod kill;
@@ -51,6 +52,9 @@ pub static ALL: &[&Fault] = &[
     &topic::AUTO_CREATED,
     &disk::FULL_DISK,
     &clock::SET_BACK,
+    &cluster::NODE_LOST,
+    &cluster::ROLLING_RESTART,
+    &cluster::NODE_PARTITIONED,
 ];
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use harness::wait::within;
 use harness::{Topic, eventually};
 
 use super::producer::{Account, Producer};
-use super::subscriber::{Arrivals, Subscriber};
+use super::subscriber::{Arrivals, Hears, Subscriber};
 use super::{Arrival, DEVICES, Rate};
 
 const MORE_LIMIT: Duration = Duration::from_secs(150);
@@ -78,6 +78,7 @@ impl DownlinkLoad {
                 device,
                 address,
                 filter: format!("down/{device}"),
+                hears: Hears::Own,
                 id: format!("receiver-{device}"),
                 stop: Arc::clone(&self.stop_receiving),
                 subscribed: Arc::clone(&subscribed),

@@ -1,6 +1,7 @@
 //! The load under which a fault happens: devices that publish, producers and subscribers, each keeping its own account.
 
 mod downlink;
+mod listeners;
 mod payload;
 mod producer;
 mod publisher;
@@ -13,6 +14,8 @@ use harness::Version;
 use harness::ledger::Number;
 
 pub use downlink::{DownlinkLoad, Stored};
+pub use listeners::Listeners;
+pub(crate) use listeners::for_each_listener;
 pub(crate) use payload::read_up;
 pub use uplink::{Published, UplinkLoad};
 
@@ -48,6 +51,16 @@ pub(crate) fn version_of(device: usize) -> Version {
 /// Half use QoS 1, half QoS 2, each in both versions.
 pub(crate) fn qos_of(device: usize) -> u8 {
     if (device / 2).is_multiple_of(2) { 1 } else { 2 }
+}
+
+/// Which of two brokers a device is at: each has both MQTT versions and both levels of service.
+pub(crate) fn home_of(device: usize) -> usize {
+    (device + device / 2) % 2
+}
+
+/// What a listener hears of a publisher is counted by itself.
+pub(crate) fn pair(listener: usize, publisher: usize) -> usize {
+    listener * DEVICES + publisher
 }
 
 /// One arrival of a message, whole and on its own topic.
@@ -90,5 +103,12 @@ mod tests {
             .map(|device| (version_of(device).number(), qos_of(device)))
             .collect();
         assert_eq!(mixes.len(), 4);
+        for home in 0..2 {
+            let there = || (0..DEVICES).filter(move |device| home_of(*device) == home);
+            let versions: std::collections::BTreeSet<_> =
+                there().map(|device| version_of(device).number()).collect();
+            let levels: std::collections::BTreeSet<_> = there().map(qos_of).collect();
+            assert_eq!((versions.len(), levels.len()), (2, 2));
+        }
     }
 }

@@ -43,7 +43,8 @@ struct Pending {
 /// A device.
 pub(crate) struct Publisher {
     pub(crate) device: usize,
-    pub(crate) address: SocketAddr,
+    /// The brokers that it knows, its own first. It turns to the next one when its own can't be reached.
+    pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) topic: String,
     pub(crate) id: String,
     pub(crate) rate: Rate,
@@ -63,6 +64,9 @@ struct Session<'a> {
     account: Account,
     next_burst: Instant,
     left_of_burst: usize,
+    /// Which of the brokers it turns to, and which one it was connected to.
+    turn: usize,
+    last_turn: usize,
 }
 
 impl Publisher {
@@ -77,6 +81,8 @@ impl Publisher {
             account: Account::default(),
             next_burst: Instant::now(),
             left_of_burst: 0,
+            turn: 0,
+            last_turn: 0,
         };
         loop {
             // Whatever ended the connection: it connects again, as a device does.
@@ -98,8 +104,7 @@ impl Publisher {
 impl Session<'_> {
     /// One connection, until it ends or there is nothing left to do.
     fn connection(&mut self) -> io::Result<()> {
-        let (mut link, session_present) =
-            Link::open(self.publisher.address, self.version, &self.publisher.id)?;
+        let (mut link, session_present) = self.open()?;
         self.resume(&mut link, session_present)?;
         while !(self.publisher.is_stopped() && self.pending.is_empty()) {
             if !self.publisher.is_stopped() {
@@ -123,6 +128,29 @@ impl Session<'_> {
             }
         }
         Ok(())
+    }
+
+    fn open(&mut self) -> io::Result<(Link, bool)> {
+        let addresses = &self.publisher.addresses;
+        let turn = self.turn % addresses.len();
+        // What another broker knows of this device is not what the last one knew, and an exchange that was not completed there is none here:
+        // before its PUBREL, Mosquitto has given a message of QoS 2 to none of its own subscribers.
+        let is_another = turn != self.last_turn;
+        let opened = Link::open_as(
+            addresses[turn],
+            self.version,
+            &self.publisher.id,
+            is_another,
+        );
+        if opened.is_err() {
+            self.turn = turn + 1;
+        } else if is_another {
+            self.last_turn = turn;
+            for pending in &mut self.pending {
+                pending.received = false;
+            }
+        }
+        opened
     }
 
     /// What the last connection left open, in the order in which it was sent.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use harness::Version;
 use harness::child::ChildGuard;
 
-use super::{Arrival, now_ms, payload, qos_of, version_of};
+use super::{Arrival, now_ms, pair, payload, qos_of, up_topic, version_of};
 use crate::mqtt::{Link, Packet};
 
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
@@ -31,11 +31,21 @@ pub(crate) struct Heard {
 /// As the devices share it.
 pub(crate) type Arrivals = Arc<Mutex<Heard>>;
 
+/// Which messages a device listens to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Hears {
+    /// Those that RocketMQ's own producer sends to it.
+    Own,
+    /// Those of all publishing devices, with payloads of this length.
+    Devices(usize),
+}
+
 /// A device.
 pub(crate) struct Subscriber {
     pub(crate) device: usize,
     pub(crate) address: SocketAddr,
     pub(crate) filter: String,
+    pub(crate) hears: Hears,
     pub(crate) id: String,
     pub(crate) stop: Arc<AtomicBool>,
     pub(crate) subscribed: Arc<AtomicBool>,
@@ -47,11 +57,19 @@ impl Subscriber {
     pub(crate) fn run(self) {
         while !self.stop.load(Ordering::Relaxed) {
             // Whatever ended it: it connects again, as a device does.
-            let _ = match qos_of(self.device) {
+            let _ = match self.qos() {
                 1 => self.connection(),
                 _ => self.mosquitto_sub(),
             };
             std::thread::sleep(RECONNECT_PAUSE);
+        }
+    }
+
+    /// `mosquitto_sub` does not tell MQTT's own repetitions, which are none at QoS 2 alone.
+    fn qos(&self) -> u8 {
+        match self.hears {
+            Hears::Own => qos_of(self.device),
+            Hears::Devices(_) => 1,
         }
     }
 
@@ -65,6 +83,9 @@ impl Subscriber {
     }
 
     fn read(&self, topic: &[u8], body: &[u8], again: bool) -> Result<Arrival, String> {
+        if let Hears::Devices(payload_bytes) = self.hears {
+            return self.read_a_devices(topic, body, again, payload_bytes);
+        }
         let (number, attempt) = payload::read_down(body)?;
         if topic != self.filter.as_bytes() || number.0 != self.device {
             let topic = String::from_utf8_lossy(topic);
@@ -78,11 +99,36 @@ impl Subscriber {
         })
     }
 
+    /// A message of a publishing device. There is an account for each pair of a listener and a publisher.
+    fn read_a_devices(
+        &self,
+        topic: &[u8],
+        body: &[u8],
+        again: bool,
+        payload_bytes: usize,
+    ) -> Result<Arrival, String> {
+        let (device, sequence) = payload::read_up(body, payload_bytes)?;
+        if topic != up_topic(device).as_bytes() {
+            let topic = String::from_utf8_lossy(topic);
+            return Err(format!(
+                "{:?} came to {} on {topic}",
+                (device, sequence),
+                self.id
+            ));
+        }
+        Ok(Arrival {
+            number: (pair(self.device, device), sequence),
+            identity: String::new(),
+            again,
+            at_ms: now_ms(),
+        })
+    }
+
     fn connection(&self) -> io::Result<()> {
         let (mut link, session_present) =
             Link::open(self.address, version_of(self.device), &self.id)?;
         if !session_present {
-            link.subscribe(&self.filter, qos_of(self.device))?;
+            link.subscribe(&self.filter, self.qos())?;
         }
         while !self.stop.load(Ordering::Relaxed) {
             link.flush()?;

@@ -11,7 +11,7 @@ use harness::ledger::Number;
 use harness::wait::{comes_true, within};
 
 use super::publisher::{Account, Publisher};
-use super::{DEVICES, Rate, publisher_id, up_topic};
+use super::{DEVICES, Rate, home_of, publisher_id, up_topic};
 
 /// A fault may keep the devices waiting for its whole length.
 const MORE_LIMIT: Duration = Duration::from_secs(150);
@@ -44,8 +44,8 @@ pub struct Published {
 }
 
 impl UplinkLoad {
-    /// Starts the devices, at this broker.
-    pub fn start(address: SocketAddr, rate: Rate) -> UplinkLoad {
+    /// Starts the devices, in turn at these brokers. Each turns to the next one when it can't reach its own.
+    pub fn start(addresses: &[SocketAddr], rate: Rate) -> UplinkLoad {
         let stop = Arc::new(AtomicBool::new(false));
         let abandon = Arc::new(AtomicBool::new(false));
         let acked = Arc::new(AtomicUsize::new(0));
@@ -53,7 +53,7 @@ impl UplinkLoad {
             .map(|device| {
                 let publisher = Publisher {
                     device,
-                    address,
+                    addresses: from_its_own(device, addresses),
                     topic: up_topic(device),
                     id: publisher_id(device),
                     rate,
@@ -115,6 +115,13 @@ impl UplinkLoad {
         }
         all
     }
+}
+
+fn from_its_own(device: usize, addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut addresses = addresses.to_vec();
+    let own = home_of(device) % addresses.len();
+    addresses.rotate_left(own);
+    addresses
 }
 
 impl Published {

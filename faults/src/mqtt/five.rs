@@ -18,13 +18,13 @@ fn write(packet: &Five, output: &mut BytesMut) -> Written {
         .map_err(|problem| problem.to_string())
 }
 
-pub(super) fn connect(id: &str, output: &mut BytesMut) -> Written {
+pub(super) fn connect(id: &str, clean: bool, output: &mut BytesMut) -> Written {
     let mut properties = ConnectProperties::new();
     properties.session_expiry_interval = Some(SESSION_EXPIRY_S);
     let connect = Connect {
         keep_alive: KEEP_ALIVE_S,
         client_id: id.to_owned(),
-        clean_start: false,
+        clean_start: clean,
         properties: Some(properties),
     };
     write(&Five::Connect(connect, None, None), output)

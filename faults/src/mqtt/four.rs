@@ -17,9 +17,9 @@ fn write(packet: &Four, output: &mut BytesMut) -> Written {
         .map_err(|problem| problem.to_string())
 }
 
-pub(super) fn connect(id: &str, output: &mut BytesMut) -> Written {
+pub(super) fn connect(id: &str, clean: bool, output: &mut BytesMut) -> Written {
     let mut connect = Connect::new(id);
-    connect.clean_session = false;
+    connect.clean_session = clean;
     connect.keep_alive = KEEP_ALIVE_S;
     write(&Four::Connect(connect), output)
 }

@@ -32,6 +32,16 @@ impl Link {
         version: Version,
         id: &str,
     ) -> io::Result<(Link, bool)> {
+        Link::open_as(address, version, id, false)
+    }
+
+    /// [`Link::open`], where the session of before goes when it is to be a clean one.
+    pub(crate) fn open_as(
+        address: SocketAddr,
+        version: Version,
+        id: &str,
+        clean: bool,
+    ) -> io::Result<(Link, bool)> {
         let stream = TcpStream::connect_timeout(&address, CONNECT_LIMIT)?;
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(WRITE_LIMIT))?;
@@ -43,8 +53,8 @@ impl Link {
             pinged: Instant::now(),
         };
         link.write(|link| match link.version {
-            Version::V311 => four::connect(id, &mut link.output),
-            Version::V5 => five::connect(id, &mut link.output),
+            Version::V311 => four::connect(id, clean, &mut link.output),
+            Version::V5 => five::connect(id, clean, &mut link.output),
         })?;
         link.flush()?;
         let deadline = Instant::now() + CONNACK_LIMIT;

@@ -258,6 +258,11 @@ impl Broker {
         (status, start.elapsed())
     }
 
+    /// Whether it was ended here, and not started again.
+    pub fn is_gone(&self) -> bool {
+        self.process.is_none()
+    }
+
     /// Whether Mosquitto still runs.
     pub fn is_running(&mut self) -> bool {
         self.process
