@@ -3,6 +3,7 @@
 mod away;
 mod fan_out;
 mod loops;
+mod moves;
 
 use std::time::{Duration, Instant};
 

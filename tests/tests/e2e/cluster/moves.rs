@@ -1,0 +1,92 @@
+//! Devices that go from one node to another.
+
+use harness::wait::comes_true;
+use harness::{
+    Broker, ClientOptions, ClusterSpec, DEADLINE, Mosquitto, Publication, Version, Will,
+};
+
+use super::{all_of, texts};
+
+fn numbers(from: usize, to: usize) -> Vec<String> {
+    (from..to).map(|number| number.to_string()).collect()
+}
+
+fn leaves(_: &mut Broker) {}
+
+fn dies_for_good(broker: &mut Broker) {
+    broker.kill_sidecar();
+    broker.kill();
+}
+
+/// A persistent session is left on one node; what is published meanwhile comes on another one, once it has subscribed there.
+fn moves(label: &str, (from, to): (Mosquitto, Mosquitto), version: Version, end: fn(&mut Broker)) {
+    let spec = ClusterSpec::new(label).share("news/#");
+    let mut old = spec.node(from).start();
+    let new = spec.node(to).start();
+    let speaker = new.client(Version::V5, "speaker");
+    // Its filter is of interest to nobody on the new node, and another one's is.
+    let other = new.client(Version::V311, "other");
+    other.subscribe("news/other", 1);
+    let say = |from: usize, to: usize| {
+        for number in from..to {
+            speaker.publish(Publication::new("news/today", number.to_string()));
+            speaker.publish(Publication::new("news/other", "for others"));
+        }
+    };
+    let options = ClientOptions::new(version, "reader").persistent();
+    let reader = old.connect(&options);
+    reader.subscribe("news/today", 1);
+    say(0, 10);
+    assert_eq!(texts(&all_of(&reader, 10)), numbers(0, 10));
+    reader.disconnect();
+    // So that the other nodes know of it, and what it had is behind the overlap.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    end(&mut old);
+    say(10, 60);
+    let reader = new.connect(&options);
+    reader.subscribe("news/today", 1);
+    assert_eq!(texts(&all_of(&reader, 50)), numbers(10, 60));
+    say(60, 70);
+    assert_eq!(texts(&all_of(&reader, 10)), numbers(60, 70));
+    assert!(
+        texts(&all_of(&other, 70))
+            .iter()
+            .all(|text| text == "for others")
+    );
+}
+
+#[test]
+fn a_device_that_comes_back_on_another_node_gets_what_it_missed() {
+    let versions = (Mosquitto::V2_0_11, Mosquitto::V2_1_2);
+    moves("MOVED", versions, Version::V5, leaves);
+}
+
+#[test]
+fn a_device_whose_node_died_gets_what_it_missed_on_another() {
+    let versions = (Mosquitto::V2_1_2, Mosquitto::V2_0_21);
+    moves("DIED", versions, Version::V311, dies_for_good);
+}
+
+#[test]
+fn one_client_id_is_connected_once_in_the_cluster() {
+    let spec = ClusterSpec::new("TAKEN").share("t/#");
+    let old = spec.node(Mosquitto::V2_0_21).start();
+    let new = spec.node(Mosquitto::V2_1_2).start();
+    let options = ClientOptions::new(Version::V5, "twin").will(Will::new("t/will", "gone"));
+    let first = old.connect(&options);
+    first.subscribe("t/#", 1);
+    // Both nodes know the other one by then.
+    let speaker = new.client(Version::V5, "speaker");
+    speaker.publish(Publication::new("t/x", "first"));
+    assert_eq!(texts(&all_of(&first, 1)), ["first"]);
+    let second = new.connect(&options);
+    second.subscribe("t/#", 1);
+    assert!(
+        comes_true(DEADLINE, || first.is_closed()),
+        "the older connection is closed"
+    );
+    speaker.publish(Publication::new("t/x", "second"));
+    // The will of the one that was closed is not published.
+    assert_eq!(texts(&all_of(&second, 1)), ["second"]);
+    assert!(!second.is_closed());
+}
