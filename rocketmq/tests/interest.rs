@@ -1,6 +1,8 @@
 //! Reading by an interest that changes, from a real RocketMQ: what is of interest arrives, each message once, those of a tag in order,
 //! whatever happens meanwhile. The messages are from RocketMQ's own producer, and by its own consumer it is known which there are.
 
+#![allow(clippy::expect_used, reason = "tests")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
