@@ -1,6 +1,8 @@
 //! Reading by an interest that changes, from a real RocketMQ: what is of interest arrives, each message once, those of a tag in order,
 //! whatever happens meanwhile. The messages are from RocketMQ's own producer, and by its own consumer it is known which there are.
 
+#![allow(clippy::expect_used, reason = "tests")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +19,6 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 const QUEUES: i32 = 3;
-const TAGS: usize = 40;
 /// Of what is stored that much before a tag's time nothing may come, however long a broker held a pull.
 const TOO_EARLY_MS: i64 = 20_000;
 
@@ -30,14 +31,14 @@ fn tag(number: usize) -> String {
     format!("t{number}")
 }
 
-/// RocketMQ's own producer, which goes on until it is stopped: messages of all tags to all queues.
+/// RocketMQ's own producer, which goes on until it is stopped: messages of so many tags to all queues.
 struct Stream {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Stream {
-    fn start(topic: &Topic) -> Stream {
+    fn start(topic: &Topic, tags: usize) -> Stream {
         let stop = Arc::new(AtomicBool::new(false));
         let (topic, stopped) = (topic.clone(), Arc::clone(&stop));
         let thread = std::thread::spawn(move || {
@@ -45,7 +46,7 @@ impl Stream {
             while !stopped.load(Ordering::Relaxed) {
                 let queue = i32::try_from(next).expect("small") % QUEUES;
                 let message = Produced::new(format!("{next}"))
-                    .tag(&tag(next * 7 % TAGS))
+                    .tag(&tag(next * 7 % tags))
                     .queue(queue);
                 // While RocketMQ is away: the next one then. Which are stored is asked for in the end.
                 topic.try_produce(message, Duration::from_secs(2));
@@ -320,7 +321,7 @@ fn what_is_of_interest_comes_once_and_in_order_while_the_broker_hangs_and_dies()
     };
     add(&reading, 0, 0);
     reading.subscribe();
-    let stream = Stream::start(&topic);
+    let stream = Stream::start(&topic, 40);
     reading.poll_until("the first message", |reading| !reading.got.is_empty());
     add(&reading, 1, 0);
     reading.poll_for(Duration::from_millis(700));
@@ -360,7 +361,7 @@ fn what_comes_and_goes_is_not_given_twice_and_a_start_reads_back_what_is_not_set
     let topic = Topic::shared("INTEREST", QUEUES.cast_unsigned());
     let mut reading = Reading::new(harness::environment::shared_namesrv(), topic.name());
     let mut tags = BTreeMap::new();
-    let stream = Stream::start(&topic);
+    let stream = Stream::start(&topic, 5);
     // The stream has begun when this starts, which reads it back: it was of interest before.
     std::thread::sleep(Duration::from_secs(1));
     tags.insert(0, (reading.add(0, 500), i64::MAX));
