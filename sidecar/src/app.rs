@@ -44,7 +44,7 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(3);
 /// The consumer's last commit and its close.
 const DOWNLINK_STOP: Duration = Duration::from_secs(5);
 /// The last word to the other nodes.
-const CLUSTER_STOP: Duration = Duration::from_secs(3);
+const CLUSTER_STOP: Duration = Duration::from_secs(5);
 
 /// Why the sidecar can't work, with the exit code that says so.
 #[derive(Debug)]

@@ -121,24 +121,24 @@ fn table(cluster: &Report, now_ms: u64) -> String {
 }
 
 /// One line, for the status.
-pub(super) fn summary(cluster: &Report) -> String {
-    let mut nodes = String::new();
-    for node in &cluster.nodes {
-        let _ = write!(nodes, " {} {}", node.node, state_text(node.state));
-        nodes.push(',');
-    }
+pub(crate) fn summary(cluster: &Report) -> String {
+    let state = |node: &Node| format!("{} {}", node.node, state_text(node.state));
+    let nodes: Vec<String> = cluster.nodes.iter().map(state).collect();
     let interest = match cluster.interest_tags {
         Some(tags) => format!("{tags} tags of its messages"),
         None => "all of its messages".to_owned(),
     };
     let part = match (cluster.is_refused, cluster.is_at_work) {
-        (true, _) => "TAKES NO PART (node id used twice);",
+        (true, _) => " TAKES NO PART (node id used twice)",
         (false, true) => "",
-        (false, false) => "not heard yet;",
+        (false, false) => " (does not hear itself yet)",
     };
     format!(
-        "{} {part}{} {} clients here and {} in all, reads {interest}",
-        cluster.name, nodes, cluster.clients_here, cluster.clients
+        "{}{part}: {}; {} clients here and {} in all; reads {interest}",
+        cluster.name,
+        nodes.join(", "),
+        cluster.clients_here,
+        cluster.clients
     )
 }
 

@@ -23,8 +23,12 @@ use crate::metrics::{Metrics, unix_ms};
 
 /// How often the others are judged.
 const TICK_EVERY: Duration = Duration::from_millis(250);
-/// Messages about clients sent at once, and frames given to the downlink at once.
+/// Messages about clients sent at once.
 const BATCH: usize = 64;
+/// Frames given to the downlink at once: its thread looks for them a few times a second while nothing else is to be done.
+const FRAMES: usize = 512;
+/// After this a node that starts should have heard itself: topics that come into being are looked for every few seconds.
+const FIRST_ECHO_MS: u64 = 15_000;
 /// Messages taken from RocketMQ at once, and how long one poll may take.
 const POLL_MAX: usize = 256;
 const POLL: Duration = Duration::from_millis(200);
@@ -137,12 +141,12 @@ impl Shared {
             return Some(Reason::new(what::NODE_ID_TWICE, self.started_ms, detail));
         }
         let timeout_ms = members.timeout().as_millis() as u64;
-        let since_ms = match members.stale_since {
-            Some(since) => since.unix_ms,
+        let (since_ms, patience_ms) = match members.stale_since {
+            Some(since) => (since.unix_ms, timeout_ms),
             None if members.is_hearing() => return None,
-            None => self.started_ms,
+            None => (self.started_ms, timeout_ms.max(FIRST_ECHO_MS)),
         };
-        if unix_ms().saturating_sub(since_ms) < timeout_ms {
+        if unix_ms().saturating_sub(since_ms) < patience_ms {
             return None;
         }
         let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
@@ -428,7 +432,7 @@ fn take(shared: &Arc<Shared>, incoming: &Incoming) {
 /// Gives Mosquitto what it is to publish and to close, through the downlink's thread, which alone may write to the log.
 pub(super) async fn hand_over(shared: Arc<Shared>) {
     while !shared.is_stopping() {
-        let frames = shared.core().next_frames(BATCH, now());
+        let frames = shared.core().next_frames(FRAMES, now());
         if frames.is_empty() {
             shared.to_publish.notified().await;
             continue;

@@ -141,9 +141,16 @@ fn summary(report: &Report) -> String {
             ),
         ),
     ];
-    let rows = rows.iter().fold(String::new(), |out, (name, value)| {
-        out + &format!("<tr><td>{name}</td><td>{value}</td></tr>")
+    let cluster = report.cluster.as_ref().map(|cluster| {
+        let text = escape(&crate::cli::cluster::summary(cluster));
+        ("Cluster", text)
     });
+    let rows = rows
+        .iter()
+        .chain(&cluster)
+        .fold(String::new(), |out, (name, value)| {
+            out + &format!("<tr><td>{name}</td><td>{value}</td></tr>")
+        });
     format!("<table>{rows}</table>")
 }
 

@@ -1,6 +1,7 @@
 //! Several nodes on a RocketMQ and a clock that the tests play.
 
 use bytes::Bytes;
+use proptest::prelude::*;
 use protocol::message::{Command, DownlinkFrame};
 
 use super::*;
@@ -32,6 +33,8 @@ struct World {
     nodes: BTreeMap<String, Node>,
     beats: Vec<(Bytes, i64)>,
     presence: Vec<(Option<String>, Bytes)>,
+    /// Connections, by node and client, with their logins.
+    open: BTreeMap<(String, String), u64>,
 }
 
 impl World {
@@ -42,6 +45,7 @@ impl World {
             nodes: BTreeMap::new(),
             beats: Vec::new(),
             presence: Vec::new(),
+            open: BTreeMap::new(),
         };
         for node in nodes {
             world.start(node, 0);
@@ -147,10 +151,12 @@ impl World {
                 }
             }
         }
-        // The plugin tells of what it closed.
+        // The plugin closes what is still of that login, and tells so.
         for name in &names {
             for (client, login) in self.nodes[name].closed.clone() {
-                self.log_out(name, &client, login, cause::TAKEN_OVER);
+                if self.open.get(&(name.clone(), client.clone())) == Some(&login) {
+                    self.log_out(name, &client, login, cause::TAKEN_OVER);
+                }
             }
         }
     }
@@ -175,6 +181,8 @@ impl World {
             clean: true,
         };
         self.event(node, online);
+        let place = (node.to_owned(), client.to_owned());
+        self.open.insert(place, login);
         login
     }
 
@@ -186,6 +194,7 @@ impl World {
             session_stays: false,
         };
         self.event(node, offline);
+        self.open.remove(&(node.to_owned(), client.to_owned()));
     }
 
     /// Where each node says that a client is: `node`, or why it is not there.
@@ -376,6 +385,23 @@ fn a_node_that_was_only_cut_off_has_its_clients_back() {
 }
 
 #[test]
+fn who_went_elsewhere_while_its_node_was_cut_off_is_closed_there_when_it_is_back() {
+    let mut world = World::new(&["a", "b", "c"]);
+    let login = world.log_in("c", "dev");
+    world.pass(1_000);
+    world.node("c").is_cut = true;
+    world.pass(2_000);
+    world.log_in("b", "dev");
+    world.pass(18_000);
+    assert_eq!(world.places("dev"), ["b", "b", "c"]);
+    world.node("c").is_cut = false;
+    world.pass(3_000);
+    assert_eq!(world.nodes["c"].closed, [("dev".to_owned(), login)]);
+    assert_eq!(world.places("dev"), ["b", "b", "b"]);
+    assert!(world.nodes["b"].closed.is_empty());
+}
+
+#[test]
 fn a_node_whose_own_view_was_not_lost_is_asked_again_by_who_took_it_for_dead() {
     let mut world = World::new(&["a", "b"]);
     world.log_in("b", "dev");
@@ -458,4 +484,51 @@ fn clients_are_told_in_pages_in_the_order_of_their_ids() {
         ..Wanted::default()
     });
     assert!(elsewhere.clients.is_empty());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Whatever two devices do on three nodes whose clocks are apart and which are cut off now and then: in the end all nodes say the same, and
+    /// each device has one connection at most, where they say that it is.
+    #[test]
+    fn in_the_end_all_agree_and_no_client_is_there_twice(
+        skews in prop::array::uniform3(0..5_000_u64),
+        steps in prop::collection::vec((0..3_usize, 0..5_u8, 0..2_usize, 0..12_u64), 1..40),
+    ) {
+        let names = ["a", "b", "c"];
+        let mut world = World::new(&[]);
+        for (name, skew_ms) in names.iter().zip(skews) {
+            world.start(name, skew_ms);
+        }
+        world.pass(4_000);
+        for (node, action, client, wait) in steps {
+            let (node, client) = (names[node], ["dev", "other"][client]);
+            let open = world.open.get(&(node.to_owned(), client.to_owned())).copied();
+            match (action, open) {
+                (0 | 1, None) => drop(world.log_in(node, client)),
+                (0..=2, Some(login)) => world.log_out(node, client, login, 0),
+                (3, _) => world.node(node).is_cut ^= true,
+                _ => {}
+            }
+            world.pass(wait * wait * STEP_MS);
+        }
+        for name in names {
+            world.node(name).is_cut = false;
+        }
+        world.pass(30_000);
+        for client in ["dev", "other"] {
+            let places = world.places(client);
+            prop_assert!(places.iter().all(|place| *place == places[0]), "{places:?}");
+            let open: Vec<&str> = names
+                .into_iter()
+                .filter(|name| world.open.contains_key(&((*name).to_owned(), client.to_owned())))
+                .collect();
+            match open[..] {
+                [] => prop_assert!(!names.contains(&places[0].as_str()), "{places:?}"),
+                [one] => prop_assert_eq!(&places[0], one),
+                _ => prop_assert!(false, "{client} is at {open:?}, and said to be at {places:?}"),
+            }
+        }
+    }
 }
