@@ -7,11 +7,12 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use handoff::Counters;
-use protocol::config::mosquitto_conf::QueueLimits;
 use protocol::config::{Config, Wake as WakeOption};
 use protocol::counters as count;
 use protocol::rules::RuleTable;
 
+use crate::broker_conf::BrokerConf;
+use crate::cluster::{Close, Cluster, Positions};
 use crate::downlink::Downlink;
 use crate::events::Publish;
 use crate::inject::{Injector, Noting};
@@ -31,6 +32,7 @@ pub(crate) struct Parts {
     pub(crate) uplink: Uplink,
     pub(crate) downlink: Downlink,
     pub(crate) pressure: Pressure,
+    pub(crate) cluster: Option<Cluster>,
     pub(crate) wake: Wake,
     pub(crate) supervisor: Option<Supervisor>,
     pub(crate) counters: Rc<Counters>,
@@ -54,6 +56,8 @@ pub(crate) struct Ticked {
     pub(crate) next_ms: i64,
     /// New logins are refused.
     pub(crate) logins_refused: bool,
+    /// The sidecar has commanded something.
+    pub(crate) commanded: bool,
 }
 
 /// Pace of the ticks of a 2.1 broker that nothing wakes.
@@ -162,8 +166,36 @@ impl Bridge {
     }
 
     /// Mosquitto has read its configuration again.
-    pub(crate) fn set_queue_limits(&mut self, limits: QueueLimits) {
-        self.parts.pressure.set_limits(limits);
+    pub(crate) fn broker_reloaded(&mut self, conf: &BrokerConf) {
+        if let Some(limits) = conf.queue_limits() {
+            self.parts.pressure.set_limits(limits);
+        }
+        if let Some(cluster) = &mut self.parts.cluster {
+            cluster.reconsider(conf);
+        }
+    }
+
+    /// Whether this node belongs to a cluster.
+    pub(crate) fn is_in_cluster(&self) -> bool {
+        self.parts.cluster.is_some()
+    }
+
+    /// Its part in the cluster.
+    pub(crate) fn cluster(&mut self) -> Option<&mut Cluster> {
+        self.parts.cluster.as_mut()
+    }
+
+    /// How far the logs are.
+    pub(crate) fn positions(&self) -> Positions {
+        Positions {
+            downlink: self.parts.downlink.position(),
+            uplink: self.parts.uplink.end(),
+        }
+    }
+
+    /// The connections that the sidecar wants closed.
+    pub(crate) fn take_closes(&mut self) -> Vec<Close> {
+        self.parts.downlink.take_closes()
     }
 
     /// ACL_CHECK for reading, of a client whose queue is known.
@@ -195,6 +227,9 @@ impl Bridge {
         let parts = &mut self.parts;
         let uplink = &mut parts.uplink;
         self.wills.on_tick(verdict, &mut |will| uplink.will(will));
+        if let Some(cluster) = &mut parts.cluster {
+            cluster.on_tick();
+        }
         let first = !std::mem::replace(&mut self.ticked, true);
         parts.counters.set(count::LAST_TICK_MS, now_ms());
         let (used, max) = uplink.fill();
@@ -206,6 +241,7 @@ impl Bridge {
             pressure: RefCell::new(&mut parts.pressure),
         };
         let drained = parts.downlink.tick(&noting, uplink, allowance);
+        uplink.set_injected(parts.downlink.position());
         if drained.opened
             && let Some(waiter) = parts.downlink.waiter()
         {
@@ -232,6 +268,7 @@ impl Bridge {
             first,
             next_ms,
             logins_refused: self.gate.is_closed(),
+            commanded: parts.downlink.has_closes(),
         }
     }
 
@@ -260,6 +297,9 @@ impl Bridge {
     /// RELOAD: the rules file again. Bad rules leave the old ones at work.
     pub(crate) fn reload(&mut self) {
         self.gate.on_reload();
+        if let Some(cluster) = &mut self.parts.cluster {
+            cluster.on_reload();
+        }
         match self.try_reload() {
             Ok(()) => {
                 let config = &self.parts.config;

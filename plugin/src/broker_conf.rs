@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use protocol::config::mosquitto_conf::{MosquittoConf, QueueLimits};
+use protocol::config::mosquitto_conf::{MosquittoConf, PluginLine, QueueLimits, Security};
 
 use crate::acl::Deciders;
 use crate::events::BrokerVersion;
@@ -47,6 +47,46 @@ impl BrokerConf {
         })
     }
 
+    #[cfg(test)]
+    pub(crate) fn of_text(text: &str) -> BrokerConf {
+        BrokerConf {
+            conf: MosquittoConf::parse(text).map_err(|error| error.to_string()),
+            own_path: None,
+        }
+    }
+
+    /// Whether our plugin hears of the clients of all listeners. False where that can't be told.
+    pub(crate) fn is_for_all_listeners(&self) -> bool {
+        let Ok(conf) = &self.conf else {
+            return false;
+        };
+        let is_ours = |security: &Security| {
+            let mut plugins = security.plugins.iter();
+            plugins.any(|index| self.is_our_line(&conf.plugins[*index]))
+        };
+        let mut listeners = conf.listeners.iter();
+        // Without per_listener_settings 2.1 asks a listener's own plugins of some things and not of others.
+        is_ours(&conf.security)
+            || conf.per_listener_settings && listeners.all(|listener| is_ours(&listener.security))
+    }
+
+    fn is_our_line(&self, line: &PluginLine) -> bool {
+        line.is_ours() || self.own_path.as_deref() == Some(&line.path)
+    }
+
+    /// Whether all listeners on this TCP port speak plain MQTT. False for one that is not known.
+    pub(crate) fn is_plain_port(&self, port: u16) -> bool {
+        let on_it = |conf: &MosquittoConf| {
+            let mut known = false;
+            let mut all = conf.listeners.iter().filter(|it| it.port == port);
+            all.all(|listener| {
+                known = true;
+                listener.is_plain_mqtt()
+            }) && known
+        };
+        self.conf.as_ref().is_ok_and(on_it)
+    }
+
     /// How much the broker keeps for a client, if that is known.
     pub(crate) fn queue_limits(&self) -> Option<QueueLimits> {
         self.conf.as_ref().ok().map(|conf| conf.queue_limits)
@@ -63,11 +103,7 @@ impl BrokerConf {
                 };
             }
         };
-        let is_ours = |path: &Path| self.own_path.as_deref().is_some_and(|own| own == path);
-        let ours = conf
-            .plugins
-            .iter()
-            .position(|line| line.is_ours() || is_ours(&line.path));
+        let ours = conf.plugins.iter().position(|line| self.is_our_line(line));
         let Some(ours) = ours else {
             let unknown = Some("our own `plugin` line was not found in it".to_owned());
             return Deciders {
@@ -76,10 +112,7 @@ impl BrokerConf {
             };
         };
         let name = |index: usize| conf.plugins[index].path.display().to_string();
-        let other = |index: &usize| {
-            let line = &conf.plugins[*index];
-            !line.is_ours() && !is_ours(&line.path)
-        };
+        let other = |index: &usize| !self.is_our_line(&conf.plugins[*index]);
         Deciders {
             acl_file: conf.has_acl_file(),
             before: (0..ours).filter(other).map(name).collect(),
@@ -168,6 +201,18 @@ mod tests {
         assert!(deciders.acl_file);
         assert!(with("plugin /opt/bridge.so\n").deciders().nobody());
         assert!(with("plugin /elsewhere.so\n").deciders().unknown.is_some());
+    }
+
+    #[test]
+    fn a_port_is_plain_when_every_listener_on_it_is_known_to_be() {
+        let conf = with(
+            "listener 1883 10.0.0.1\nlistener 1883 10.0.0.2\nlistener 8883\ncertfile /c\nlistener 8080\n\
+             protocol websockets\nlistener 1884 10.0.0.1\nlistener 1884 10.0.0.2\npsk_hint x\nlistener 0 /s\n",
+        );
+        assert!(conf.is_plain_port(1883));
+        for port in [8883, 8080, 1884, 0, 1999] {
+            assert!(!conf.is_plain_port(port), "{port}");
+        }
     }
 
     #[test]

@@ -13,11 +13,12 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use handoff::{Counters, Frame, OpenError, ReadError, Reader, ReaderOptions, Waiter};
+use handoff::{Counters, Frame, OpenError, Position, ReadError, Reader, ReaderOptions, Waiter};
 use protocol::counters as count;
-use protocol::message::Message;
+use protocol::message::{Command, DownlinkFrame, Message};
 use protocol::trie::validate_topic;
 
+use crate::cluster::Close;
 use crate::inject::{InjectError, Injector};
 use crate::ledger;
 use crate::limit::Limit;
@@ -48,6 +49,8 @@ pub(crate) struct Downlink {
     open_failure: Option<String>,
     complaints: Limit,
     unreleased: Unreleased,
+    /// Connections that the sidecar wants closed.
+    closes: Vec<Close>,
     /// The next message could neither be injected nor given back: not again before then.
     stuck_until: Option<Instant>,
 }
@@ -72,6 +75,7 @@ impl Downlink {
             open_failure: None,
             complaints: Limit::default(),
             unreleased: Unreleased::new(release_delay),
+            closes: Vec::new(),
             stuck_until: None,
         }
     }
@@ -79,6 +83,21 @@ impl Downlink {
     /// For the thread that waits for news.
     pub(crate) fn waiter(&self) -> Option<Waiter> {
         self.reader.as_ref().map(Reader::waiter)
+    }
+
+    /// Everything before it was injected. 0 until the log was found.
+    pub(crate) fn position(&self) -> Position {
+        self.reader.as_ref().map_or(0, Reader::position)
+    }
+
+    /// Whether the sidecar wants connections closed.
+    pub(crate) fn has_closes(&self) -> bool {
+        !self.closes.is_empty()
+    }
+
+    /// Those connections.
+    pub(crate) fn take_closes(&mut self) -> Vec<Close> {
+        std::mem::take(&mut self.closes)
     }
 
     /// Whether the log has more that can be looked at now.
@@ -128,7 +147,7 @@ impl Downlink {
                     let position = frame.position;
                     costly = frame.repaired;
                     bytes_left = bytes_left.saturating_sub(frame.payload.len() as u64);
-                    let refused = take(&frame, broker, &self.counters);
+                    let refused = take(&frame, broker, &mut self.closes, &self.counters);
                     if let Err(refusal) = refused
                         && !refuse(
                             &frame,
@@ -209,13 +228,33 @@ impl Downlink {
     }
 }
 
-/// Injects a message. Every frame ends in exactly one counter: here, or in `refuse`.
-fn take(frame: &Frame<'_>, broker: &impl Injector, counters: &Counters) -> Result<(), Refusal> {
-    let message = Message::decode(frame.payload).map_err(Refusal::Unreadable)?;
-    let counter = match inject(&message, broker, now_ms()) {
-        Ok(()) => count::DOWNLINK_INJECTED,
-        Err(InjectError::Expired) => count::DOWNLINK_EXPIRED,
-        Err(error) => return Err(Refusal::NotInjected(error)),
+/// Injects a message, or notes a command. Every frame ends in exactly one counter: here, or in `refuse`.
+fn take(
+    frame: &Frame<'_>,
+    broker: &impl Injector,
+    closes: &mut Vec<Close>,
+    counters: &Counters,
+) -> Result<(), Refusal> {
+    let counter = match DownlinkFrame::decode(frame.payload).map_err(Refusal::Unreadable)? {
+        DownlinkFrame::Message(message) => match inject(&message, broker, now_ms()) {
+            Ok(()) => count::DOWNLINK_INJECTED,
+            Err(InjectError::Expired) => count::DOWNLINK_EXPIRED,
+            Err(error) => return Err(Refusal::NotInjected(error)),
+        },
+        DownlinkFrame::Command(command) => {
+            let Command::Close {
+                client_id,
+                login,
+                reason,
+                ..
+            } = command;
+            closes.push(Close {
+                client_id: client_id.to_owned(),
+                login,
+                reason,
+            });
+            count::DOWNLINK_COMMANDS
+        }
     };
     ledger::ended(counters, counter, frame);
     Ok(())

@@ -322,3 +322,41 @@ fn without_a_log_there_is_nothing_to_do() {
     );
     assert!(downlink.waiter().is_none());
 }
+
+#[test]
+fn a_command_is_noted_and_counted_once_in_its_place_among_the_messages() {
+    let mut setup = setup(10);
+    append(&mut setup.writer, &message("before"));
+    let command = Command::Close {
+        client_id: "device",
+        login: 7,
+        reason: 0x8E,
+        at_ms: 1,
+    };
+    let mut frame = vec![0; command.encoded_len()];
+    command.encode_into(&mut frame);
+    setup.writer.append(&frame).expect("room");
+    // One that this version does not know.
+    frame[1] = 99;
+    setup.writer.append(&frame).expect("room");
+    append(&mut setup.writer, &message("behind"));
+    let broker = Broker::default();
+    let mut back = Back::default();
+    assert_eq!(setup.downlink.position(), 0);
+    setup.downlink.tick(&broker, &mut back, setup.allowed);
+    let close = Close {
+        client_id: "device".to_owned(),
+        login: 7,
+        reason: 0x8E,
+    };
+    assert!(setup.downlink.has_closes());
+    assert_eq!(setup.downlink.take_closes(), [close]);
+    assert!(!setup.downlink.has_closes());
+    assert_eq!(setup.downlink.position(), setup.writer.end());
+    assert_eq!(broker.taken.borrow().len(), 2);
+    assert_eq!(back.returned.len(), 1);
+    let ends = count::DOWNLINK_ENDS.iter();
+    let ended: u64 = ends.map(|end| setup.counters.get(*end)).sum();
+    assert_eq!(ended, 4);
+    assert_eq!(setup.counters.get(count::DOWNLINK_COMMANDS), 1);
+}

@@ -16,6 +16,7 @@ mod acl_file;
 mod bridge;
 mod broker_conf;
 mod broker_version;
+mod cluster;
 mod downlink;
 mod events;
 #[allow(unsafe_code)]

@@ -11,6 +11,7 @@ use protocol::rules::{RuleTable, TableError};
 
 use crate::bridge::{Bridge, Parts};
 use crate::broker_conf::BrokerConf;
+use crate::cluster::Cluster;
 use crate::downlink::{self, Downlink};
 use crate::events::BrokerVersion;
 use crate::ledger;
@@ -109,6 +110,11 @@ pub(crate) fn start(
     );
     let limits = around.conf.queue_limits().unwrap_or_default();
     let pressure = Pressure::new(&config, limits, Rc::clone(&counters));
+    let cluster = config
+        .cluster
+        .is_some()
+        .then(|| Cluster::start(&config.spool_dir, &around.conf, around.is_2_1));
+    let cluster = cluster.transpose()?;
     let wake = Wake::start(around.is_2_1).map_err(StartError::Thread)?;
     let supervisor = program
         .map(|program| Supervisor::start(sidecar_command(program, &config)))
@@ -120,6 +126,7 @@ pub(crate) fn start(
         uplink,
         downlink,
         pressure,
+        cluster,
         wake,
         supervisor,
         counters,

@@ -25,6 +25,8 @@ use crate::wills::Will;
 #[derive(Debug)]
 pub(crate) struct Wanted {
     trie: TopicTrie<u32>,
+    /// The number of the share rules.
+    shared: Option<u32>,
 }
 
 /// Why no rules could be made.
@@ -58,7 +60,7 @@ impl Wanted {
                     .map_err(|_| WantedError::Filter(rule.text.clone()))?;
             }
         }
-        Ok(Wanted { trie })
+        Ok(Wanted { trie, shared })
     }
 
     /// Whether any rule wants `topic`.
@@ -96,6 +98,7 @@ pub(crate) struct Uplink {
     complaints: Complaints,
     /// The disk had no room for the log a moment ago.
     no_room: Option<Instant>,
+    injected: Position,
 }
 
 /// How long a full disk is taken for full without another try: when nobody may log in, nobody may try.
@@ -118,7 +121,18 @@ impl Uplink {
             properties: PropertyBuffer::with_capacity(4096),
             complaints: Complaints::default(),
             no_room: None,
+            injected: 0,
         }
+    }
+
+    /// What the downlink log has before this position is injected.
+    pub(crate) fn set_injected(&mut self, position: Position) {
+        self.injected = position;
+    }
+
+    /// The position behind what is in the log.
+    pub(crate) fn end(&self) -> Position {
+        self.writer.end()
     }
 
     /// Bytes of the log that wait, and how many it may hold.
@@ -233,8 +247,10 @@ impl Uplink {
     fn append(&mut self, message: Message<'_>) -> Outcome {
         // Taken out and put back, so that `message` borrows a local: an empty Vec costs no allocation.
         let ids = std::mem::take(&mut self.ids);
+        // A shared value comes down from other nodes too, and the last one must win: what had come by then tells.
+        let last_wins = message.retain && self.wanted.shared.is_some_and(|id| ids.contains(&id));
         let outcome = self.append_for(&Message {
-            injected: None,
+            injected: last_wins.then_some(self.injected),
             rules: RuleIds::from_slice(&ids),
             ..message
         });

@@ -221,7 +221,7 @@ fn every_match_is_counted_once(counters: &Counters) {
 fn the_way_up_allocates_nothing() {
     let rules: Vec<String> = (0..200).map(|n| format!("s/{n}/+ TOPIC{n}")).collect();
     let mut rules: Vec<&str> = rules.iter().map(String::as_str).collect();
-    rules.extend(["s/# ALL", "s/+/deep A tag=%2 key=%c"]);
+    rules.extend(["s/# ALL", "s/+/deep A tag=%2 key=%c", "share s/#"]);
     let mut setup = setup(&rules, SpoolFull::Refuse, &LogOptions::default());
     let payload = [1; 128];
     let mut run = |messages: usize| {
@@ -277,4 +277,27 @@ fn what_several_share_rules_match_is_sent_once() {
         "the shares are one, and the other rule"
     );
     assert!(!setup.uplink.wants("talk/room"));
+}
+
+#[test]
+fn a_retained_message_that_is_shared_tells_what_came_down_before_it() {
+    let rules = ["share chat/#", "# ALL"];
+    let mut setup = setup(&rules, SpoolFull::Refuse, &small());
+    let retained = publish("chat/a", b"x", 1);
+    let passing = Publish {
+        retain: false,
+        ..retained
+    };
+    let own = publish("talk/a", b"x", 1);
+    for (position, publish) in [(0, retained), (96, retained), (96, passing), (96, own)] {
+        setup.uplink.set_injected(position);
+        assert_eq!(setup.uplink.publish(&publish, None), Outcome::Kept);
+    }
+    let log = setup.dir.path().join("uplink");
+    let mut reader = Reader::open(&log, &ReaderOptions::default()).expect("a log");
+    for expected in [Some(0), Some(96), None, None] {
+        let frame = reader.poll().expect("good").expect("a frame");
+        let message = Message::decode(frame.payload).expect("a message");
+        assert_eq!(message.injected, expected, "{}", message.topic);
+    }
 }

@@ -71,6 +71,8 @@ pub const DOWNLINK_LOG_POSITION: usize = 32;
 pub const DOWNLINK_LOG_FRAMES: usize = 33;
 /// The downlink's final counters less the frames of the log, wrapping: as `UPLINK_LOG_BASE`.
 pub const DOWNLINK_LOG_BASE: usize = 34;
+/// Commands of the sidecar that came down the downlink log.
+pub const DOWNLINK_COMMANDS: usize = 35;
 
 /// What a publish ends in, which `UPLINK_MATCHED` has counted when it began. Exactly one of them.
 pub const UPLINK_ENDS: &[usize] = &[
@@ -88,6 +90,7 @@ pub const DOWNLINK_ENDS: &[usize] = &[
     DOWNLINK_EXPIRED,
     DOWNLINK_FAILED,
     DOWNLINK_DAMAGED,
+    DOWNLINK_COMMANDS,
 ];
 
 /// Names of the counters, by index.
@@ -127,9 +130,10 @@ pub const NAMES: &[&str] = &[
     "downlink_log_position",
     "downlink_log_frames",
     "downlink_log_base",
+    "downlink_commands",
 ];
 
-const _: () = assert!(NAMES.len() == DOWNLINK_LOG_BASE + 1);
+const _: () = assert!(NAMES.len() == DOWNLINK_COMMANDS + 1);
 
 /// How many counters there are: the size to create the page with.
 pub const COUNT: usize = NAMES.len();

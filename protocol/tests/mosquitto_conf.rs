@@ -293,3 +293,56 @@ proptest! {
         prop_assert!(!conf.listeners.is_empty());
     }
 }
+
+#[test]
+fn the_database_is_where_mosquitto_looks_for_it() {
+    let path = |text: &str| parse(text).persistence.path();
+    let named = "persistence_location /var/lib/mosquitto\npersistence_file x.db\n";
+    assert_eq!(path(named), None);
+    let on = "persistence true\n";
+    assert_eq!(path(on), Some("mosquitto.db".into()));
+    assert_eq!(
+        path(&format!("{named}{on}")),
+        Some("/var/lib/mosquitto/x.db".into())
+    );
+    assert_eq!(
+        path(&format!("{on}persistence_location /var/lib/mosquitto/\n")),
+        Some("/var/lib/mosquitto//mosquitto.db".into())
+    );
+    let odd = parse("persistence maybe\n");
+    assert_eq!(odd.warnings.len(), 1);
+}
+
+#[test]
+fn bridges_subscribe_to_what_goes_out() {
+    let conf = parse(
+        "topic lost #\nconnection one\naddress 10.0.0.1\ntopic # out 1 local/ remote/\n\
+         topic both/+ BOTH  2\ntopic in in 2\ntopic plain\ntopic \"\" both 0 exact other\n\
+         topic c out # 2 x/\ntopic d out 1 \"\" r/\ntopic e out 7\n\
+         connection two\nremote_clientid far\ntopic x both 0 # a comment\n\
+         connection three\nclientid far\nlocal_clientid near\n",
+    );
+    let [one, two, three] = conf.bridges.as_slice() else {
+        panic!("{:?}", conf.bridges)
+    };
+    let local = |index: usize| -> Vec<(&str, u8)> {
+        let all = conf.bridges[index].subscriptions.iter();
+        all.map(|it| (it.filter.as_str(), it.qos)).collect()
+    };
+    assert_eq!(
+        local(0),
+        [
+            ("local/#", 1),
+            ("both/+", 2),
+            ("plain", 0),
+            ("exact", 0),
+            ("c", 0),
+            ("d", 1)
+        ]
+    );
+    assert_eq!(local(1), [("x", 0)]);
+    assert_eq!(one.client_id("host"), "local.host.one");
+    assert_eq!(two.client_id("host"), "local.far");
+    assert_eq!(three.client_id("host"), "near");
+    assert_eq!(conf.warnings.len(), 1, "{:?}", conf.warnings);
+}

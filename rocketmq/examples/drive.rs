@@ -5,7 +5,8 @@
 //! drive NAMESRV send TOPIC COUNT BATCH          rate of batches, one in flight per queue
 //! drive NAMESRV steady TOPIC SECONDS            one message every 20 ms, retried until stored; prints the longest gap
 //! drive NAMESRV read TOPIC GROUP SECONDS        rate, order and lag
-//! drive NAMESRV ping TOPIC COUNT                latency from send to poll, idle
+//! drive NAMESRV ping TOPIC COUNT TAGS           latency from send to poll, idle, with so many tags to filter by
+//! drive NAMESRV filter TOPIC SECONDS TAGS       the same for the rate at which messages of one of the tags are read
 //! ```
 
 use std::collections::HashMap;
@@ -35,7 +36,12 @@ async fn main() -> Outcome {
         }
         ["steady", topic, seconds] => steady(&*backbone, topic, seconds.parse()?).await,
         ["read", topic, group, seconds] => read(&*backbone, topic, group, seconds.parse()?).await,
-        ["ping", topic, count] => ping(&*backbone, topic, count.parse()?).await,
+        ["ping", topic, count, tags] => {
+            ping(&*backbone, topic, (count.parse()?, tags.parse()?)).await
+        }
+        ["filter", topic, seconds, tags] => {
+            filter(&*backbone, topic, (seconds.parse()?, tags.parse()?)).await
+        }
         _ => Err("unknown command".into()),
     };
     let start = Instant::now();
@@ -186,13 +192,53 @@ async fn read(backbone: &dyn Backbone, topic: &str, group: &str, seconds: u64) -
     Ok(())
 }
 
-async fn ping(backbone: &dyn Backbone, topic: &str, count: usize) -> Outcome {
+/// The tag of [`message`], and others as short as a cluster's.
+fn tags(count: usize) -> Select {
+    let others = (1..count).map(|number| format!("{number:04x}"));
+    let tags: Vec<String> = std::iter::once("drive".to_owned()).chain(others).collect();
+    Select::Tags(tags.join("||"))
+}
+
+async fn filter(backbone: &dyn Backbone, topic: &str, (seconds, count): (u64, usize)) -> Outcome {
     let interest = Subscription {
         topic: topic.to_owned(),
-        select: Select::Tags("drive || other".to_owned()),
+        select: tags(count),
+    };
+    let group = format!("GID_FILTER_{}", std::process::id());
+    let mut consumer = backbone
+        .subscribe(&group, vec![interest], StartAt::Earliest)
+        .await?;
+    while consumer.poll(1, Duration::from_secs(10)).await?.is_empty() {}
+    let start = Instant::now();
+    let mut read = 0;
+    while start.elapsed() < Duration::from_secs(seconds) {
+        let got = consumer.poll(4096, Duration::from_secs(1)).await?;
+        if got.is_empty() {
+            println!("that is all");
+            break;
+        }
+        read += got.len();
+    }
+    println!(
+        "{count} tags: {read} messages in {:?}: {:.0}/s",
+        start.elapsed(),
+        read as f64 / start.elapsed().as_secs_f64()
+    );
+    consumer.close().await;
+    Ok(())
+}
+
+async fn ping(backbone: &dyn Backbone, topic: &str, (count, of): (usize, usize)) -> Outcome {
+    let interest = Subscription {
+        topic: topic.to_owned(),
+        select: tags(of),
     };
     let mut consumer = backbone
-        .subscribe("GID_PING", vec![interest], StartAt::Latest)
+        .subscribe(
+            &format!("GID_PING_{}", std::process::id()),
+            vec![interest],
+            StartAt::Latest,
+        )
         .await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let queues = backbone.write_queues(topic).await?;

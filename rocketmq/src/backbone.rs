@@ -84,43 +84,30 @@ pub struct Subscription {
 pub enum Select {
     /// `*`, or tags as `A||B`.
     Tags(String),
-    /// What is of interest at the time.
+    /// What is of interest at the time. Beside another subscription of the same topic it is `*` that is read.
     Interest(watch::Receiver<Arc<Interest>>),
 }
 
-impl Select {
-    /// The expression of the moment.
-    pub(crate) fn expression(&self) -> String {
-        match self {
-            Select::Tags(tags) => tags.clone(),
-            Select::Interest(interest) => interest.borrow().expression(),
-        }
-    }
-}
-
-impl Interest {
-    /// As RocketMQ takes it: `*`, or the tags with bars and without blanks.
-    pub(crate) fn expression(&self) -> String {
-        match self.all_since_ms {
-            Some(_) => "*".to_owned(),
-            None => self
-                .tags
-                .keys()
-                .map(String::as_str)
-                .collect::<Vec<_>>()
-                .join("||"),
-        }
-    }
-}
-
-/// The tags that are of interest, and since when. What is of interest anew is read from that time on, also where reading has gone further
-/// already: [`Incoming::is_read_back`].
+/// The tags that are of interest, and since when.
+///
+/// A tag that is new here is read in each queue from its time on, also where reading has gone further already: what it had passed
+/// over comes with [`Incoming::is_read_back`], and what follows in its turn, each message once and those of a tag in order. A tag's time counts
+/// when the tag is new, and not when it is changed afterwards. What was stored up to some seconds before that time may come too: where reading
+/// was at a time is known to about a second, to about six in a queue in which nothing of interest was, and by the broker's
+/// clock alone where it is longer ago than a minute.
+///
+/// The same holds for what is of interest when reading starts, and was since before that. But in a queue for which the group has an offset,
+/// what is of interest since [`Interest::settled_ms`] or longer is taken to have been read up to that offset.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Interest {
-    /// Everything is, since this time (Unix milliseconds; 0: from the oldest message kept).
+    /// Everything is, since this time (Unix milliseconds by this machine's clock; 0: from the oldest message kept).
     pub all_since_ms: Option<i64>,
-    /// Each tag, with the time since which it is.
+    /// Each tag, with the time since which it is. None of them is read otherwise: without any, nothing is.
     pub tags: BTreeMap<String, i64>,
+    /// The time that [`Consumer::settled_ms`] gave in the last run, once all that had been polled by then was handed over; 0 when it
+    /// is not known, which has everything read back. Counts when reading starts in a queue. A tag that is added with a time at or
+    /// before it is not settled: the time to remember goes back to before that one.
+    pub settled_ms: i64,
 }
 
 /// Where reading starts in a queue for which the group has no offset yet.
@@ -176,6 +163,13 @@ pub trait Consumer: Send {
 
     /// How many messages wait in RocketMQ for this group; none while unknown.
     async fn lag(&self) -> Option<u64>;
+
+    /// What is of interest since this time or longer was given by [`Consumer::poll`], in each queue up to where that has come; nothing
+    /// of it is yet to be read back. None while something is, or the newest change of the interest has not been taken up in all
+    /// queues, or there is no queue. Queues of a broker that has been away since the start are not known of.
+    fn settled_ms(&self) -> Option<i64> {
+        None
+    }
 
     /// Ends the reading. Takes at most 3 s. Commits nothing.
     async fn close(self: Box<Self>);

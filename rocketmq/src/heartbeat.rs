@@ -14,7 +14,7 @@ use rocketmq_protocol::protocol::heartbeat::heartbeat_data::HeartbeatData;
 use rocketmq_protocol::protocol::heartbeat::message_model::MessageModel;
 use rocketmq_protocol::protocol::heartbeat::producer_data::ProducerData;
 
-use crate::{Error, Subscription};
+use crate::Error;
 
 pub(crate) fn of_producer(client: &str, group: &str) -> Result<RemotingCommand, Error> {
     let producer = ProducerData {
@@ -27,18 +27,28 @@ pub(crate) fn of_producer(client: &str, group: &str) -> Result<RemotingCommand, 
     })
 }
 
+/// What a consumer registers of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Registered {
+    pub(crate) topic: String,
+    pub(crate) expression: String,
+    /// A broker takes an expression for the one it has unless this is higher.
+    pub(crate) version: i64,
+}
+
 pub(crate) fn of_consumer(
     client: &str,
     group: &str,
-    interests: &[Subscription],
+    registered: &[Registered],
 ) -> Result<RemotingCommand, Error> {
     let mut subscriptions = HashSet::new();
-    for interest in interests {
-        let data = FilterAPI::build_subscription_data(
-            &interest.topic.as_str().into(),
-            &interest.select.expression().as_str().into(),
+    for one in registered {
+        let mut data = FilterAPI::build_subscription_data(
+            &one.topic.as_str().into(),
+            &one.expression.as_str().into(),
         )
         .map_err(|error| unencodable(&error.to_string()))?;
+        data.sub_version = one.version;
         subscriptions.insert(data);
     }
     let consumer = ConsumerData {

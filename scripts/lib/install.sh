@@ -69,6 +69,7 @@ ensure_base_tools() {
   have cc || apt_install build-essential
   have setpriv || apt_install util-linux
   have pkg-config || apt_install pkg-config
+  have openssl || apt_install openssl
   if ! have cargo && [[ -x $HOME/.cargo/bin/cargo ]]; then
     PATH="$HOME/.cargo/bin:$PATH"
   fi

@@ -11,10 +11,13 @@ use std::time::Duration;
 use protocol::config::{Config, Level};
 use rocketmq::{Backbone, Settings};
 
+use crate::cluster::{ClusterHandle, Lost, Prepared};
 use crate::dead_letter::DeadLetters;
 use crate::dead_letter::replay::Replayer;
-use crate::downlink::{self, DownlinkHandle};
+use crate::downlink::{self, DownlinkHandle, Outlets};
 use crate::metrics::{BEAT_EVERY, Metrics};
+use crate::missed;
+use crate::retained::Retained;
 use crate::signals::Stop;
 use crate::status::{Servers, Source};
 use crate::uplink::{self, DrainOutcome, UplinkHandle};
@@ -40,6 +43,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_millis(1500);
 const SEND_TIMEOUT: Duration = Duration::from_secs(3);
 /// The consumer's last commit and its close.
 const DOWNLINK_STOP: Duration = Duration::from_secs(5);
+/// The last word to the other nodes.
+const CLUSTER_STOP: Duration = Duration::from_secs(3);
 
 /// Why the sidecar can't work, with the exit code that says so.
 #[derive(Debug)]
@@ -118,6 +123,7 @@ struct Parts {
     backbone: Arc<dyn Backbone>,
     uplink: UplinkHandle,
     downlink: DownlinkHandle,
+    cluster: Option<ClusterHandle>,
     source: Arc<Source>,
     _servers: Servers,
     monitor: tokio::task::JoinHandle<()>,
@@ -146,21 +152,44 @@ impl Parts {
         )
         .map_err(|error| failed(&error))?;
         let sink = down_sink(dead.clone());
+        let prepared = Prepared::open(&config).map_err(|error| {
+            failed(&format!(
+                "cluster.sessions in {}: {error}",
+                config.spool_dir.display()
+            ))
+        })?;
+        let shared = prepared
+            .as_ref()
+            .map(|prepared| shared(&config, prepared))
+            .transpose()?;
+        let topics = config.cluster_topics();
         let uplink = uplink::start(
             Arc::clone(&config),
-            logs.uplink,
-            logs.epochs,
-            logs.rules,
+            uplink::Log {
+                reader: logs.uplink,
+                epochs: logs.epochs,
+                rules: logs.rules,
+            },
             Arc::clone(&backbone),
             Arc::clone(&metrics),
             dead.clone(),
+            shared
+                .as_ref()
+                .zip(topics)
+                .map(|(shared, topics)| uplink::Shared {
+                    topic: topics.messages,
+                    retained: Arc::clone(&shared.retained),
+                }),
         );
         let downlink = downlink::start(
             Arc::clone(&config),
             logs.downlink,
             Arc::clone(&backbone),
-            metrics,
-            sink,
+            Arc::clone(&metrics),
+            Outlets {
+                dead: sink,
+                shared: shared.clone(),
+            },
         )
         .map_err(|error| {
             failed(&format!(
@@ -168,6 +197,26 @@ impl Parts {
                 config.spool_dir.display()
             ))
         })?;
+        let begin = |(prepared, shared): (Prepared, downlink::Shared)| {
+            let lost = Lost {
+                retained: shared.retained,
+                missed: missed::start(
+                    &config,
+                    Arc::clone(&backbone),
+                    shared.handed,
+                    downlink.replays(),
+                ),
+            };
+            prepared.start(Arc::clone(&backbone), metrics, downlink.replays(), lost)
+        };
+        let cluster = prepared
+            .zip(shared)
+            .map(begin)
+            .transpose()
+            .map_err(|error| failed(&error))?;
+        if let Some(cluster) = &cluster {
+            source.set_cluster(cluster.shared());
+        }
         source.set_replayer(Replayer::new(
             Arc::clone(&config),
             dead,
@@ -179,6 +228,7 @@ impl Parts {
             backbone,
             uplink,
             downlink,
+            cluster,
             source,
             _servers: servers,
             monitor,
@@ -211,9 +261,16 @@ impl Parts {
     }
 
     async fn drain(self) -> u8 {
-        let (outcome, is_downlink_done) = tokio::join!(
+        let cluster = async {
+            match self.cluster {
+                Some(cluster) => cluster.stop(CLUSTER_STOP).await,
+                None => true,
+            }
+        };
+        let (outcome, is_downlink_done, is_cluster_done) = tokio::join!(
             self.uplink.drain(self.config.drain_timeout),
-            self.downlink.stop(DOWNLINK_STOP)
+            self.downlink.stop(DOWNLINK_STOP),
+            cluster
         );
         self.monitor.abort();
         self.backbone.shutdown().await;
@@ -221,6 +278,9 @@ impl Parts {
             log::warn!(
                 "the downlink did not end in time; it goes on where it was at the next start"
             );
+        }
+        if !is_cluster_done {
+            log::warn!("the cluster's part did not end in time; nothing is lost by that");
         }
         match outcome {
             DrainOutcome::Drained => 0,
@@ -239,6 +299,17 @@ impl Parts {
             }
         }
     }
+}
+
+/// What both ways have of the cluster.
+fn shared(config: &Config, prepared: &Prepared) -> Result<downlink::Shared, Failure> {
+    let retained = Retained::open(&config.spool_dir)
+        .map_err(|error| Failure::new(EXIT_FAILED, format!("cluster.retained: {error}")))?;
+    Ok(downlink::Shared {
+        retained: Arc::new(retained),
+        handed: Arc::default(),
+        interest: prepared.interest(),
+    })
 }
 
 fn down_sink(dead: DeadLetters) -> downlink::DeadLetter {

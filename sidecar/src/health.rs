@@ -47,6 +47,10 @@ pub(crate) mod what {
     pub(crate) const DAMAGED: &str = "damaged";
     /// No Mosquitto has the spool, or it is stopped.
     pub(crate) const MOSQUITTO_AWAY: &str = "mosquitto_away";
+    /// Another broker of the cluster works under this node's id.
+    pub(crate) const NODE_ID_TWICE: &str = "node_id_twice";
+    /// Nothing is heard of the cluster's other nodes, because nothing comes back from RocketMQ.
+    pub(crate) const CLUSTER_AWAY: &str = "cluster_away";
     /// There is a sidecar, and it does not answer.
     pub(crate) const SIDECAR_HANGS: &str = "sidecar_hangs";
     /// No sidecar has the spool.
@@ -116,6 +120,8 @@ pub(crate) struct Facts {
     pub(crate) damaged: u64,
     /// Why Mosquitto is not at work, if so.
     pub(crate) mosquitto: Option<Reason>,
+    /// What is wrong with this node's part in the cluster, if anything.
+    pub(crate) cluster: Option<Reason>,
 }
 
 /// Judges again and again; remembers since when.
@@ -181,6 +187,7 @@ impl Judge {
                 reasons.push(reason);
             }
         }
+        reasons.extend(facts.cluster.clone());
         self.sum_up(now_ms, facts.started_ms, reasons)
     }
 

@@ -6,11 +6,14 @@
 
 mod app;
 mod cli;
+mod cluster;
 mod dead_letter;
 mod downlink;
 mod health;
 mod mapping;
 mod metrics;
+mod missed;
+mod retained;
 mod signals;
 mod status;
 mod uplink;
@@ -50,6 +53,8 @@ fn main() -> ExitCode {
         Command::Check(args) => runtime.block_on(cli::check::run(&args)),
         Command::Publish(args) => runtime.block_on(cli::publish::run(&args)),
         Command::DeadLetter(args) => cli::dead_letter::run(&args),
+        Command::Nodes(args) => cli::cluster::nodes(&args),
+        Command::Clients(args) => cli::cluster::clients(&args),
         Command::Spool(args) => cli::spool::run(&args),
     };
     // A thread that hangs in the network must not keep the process.

@@ -70,6 +70,7 @@ pub fn unequal(status: &Value) -> Vec<String> {
         "downlink_expired",
         "downlink_failed",
         "downlink_damaged",
+        "downlink_commands",
     ];
     let mut sums = vec![
         (

@@ -43,7 +43,7 @@ impl Auth {
             plan: plan(&around.conf, around.is_2_1),
             credentials: wake_up.then(Credentials::new).transpose()?,
             gated: bridge.may_refuse_logins(),
-            listening: !around.is_2_1 && bridge.watches_queues(),
+            listening: !around.is_2_1 && (bridge.watches_queues() || bridge.is_in_cluster()),
             sees_reload: around.is_2_1 || around.conf.deciders().before.is_empty(),
         })
     }
@@ -92,6 +92,7 @@ impl Plugin {
             .guarded("BASIC_AUTH", |bridge| bridge.login(key, self.around.is_2_1))
             .unwrap_or(false);
         if !refused {
+            self.hear_attempt(event.client);
             return neutral;
         }
         self.counters.add(count::LOGINS_REFUSED, 1);

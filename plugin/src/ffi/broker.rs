@@ -18,32 +18,16 @@ use crate::inject::{InjectError, Injector};
 /// Only in 2.1 and later: registering it tells 2.1 from 2.0.
 pub(crate) const EVT_CONNECT: u32 = 11;
 /// Only in 2.1 and later.
+pub(crate) const EVT_SUBSCRIBE: u32 = 12;
+/// Only in 2.1 and later.
+pub(crate) const EVT_UNSUBSCRIBE: u32 = 13;
+/// Only in 2.1 and later.
 pub(crate) const EVT_CLIENT_OFFLINE: u32 = 28;
 /// Only in 2.1 and later: "as if this plugin did not exist".
 pub(crate) const ERR_PLUGIN_IGNORE: c_int = 32;
 
 /// Longest piece of one log record: Mosquitto formats into 1000 bytes.
 const LOG_PIECE_BYTES: usize = 900;
-
-type AclCheck20 = unsafe extern "C" fn(
-    *mut c::mosquitto,
-    *const c_char,
-    u32,
-    *mut c_void,
-    u8,
-    bool,
-    c_int,
-) -> c_int;
-type AclCheck21 = unsafe extern "C" fn(
-    *mut c::mosquitto,
-    *const c_char,
-    u32,
-    *mut c_void,
-    u8,
-    bool,
-    *mut c::mosquitto_property,
-    c_int,
-) -> c_int;
 
 type SetInfo21 =
     unsafe extern "C" fn(*mut c::mosquitto_plugin_id_t, *const c_char, *const c_char) -> c_int;
@@ -52,12 +36,6 @@ type SetInfo21 =
 #[derive(Clone)]
 pub(crate) struct Broker {
     symbols: Rc<c::BrokerSymbols>,
-}
-
-/// The broker's own access check, where it can be called: Debian's brokers export it.
-pub(crate) struct AccessCheck {
-    address: *mut c_void,
-    takes_properties: bool,
 }
 
 impl Broker {
@@ -94,15 +72,6 @@ impl Broker {
                 version.as_ptr().cast(),
             )
         };
-    }
-
-    /// The broker's access check, if it is exported.
-    pub(crate) fn access_check(&self, is_2_1: bool) -> Option<AccessCheck> {
-        let address = self.own_symbol(c"mosquitto_acl_check")?;
-        Some(AccessCheck {
-            address,
-            takes_properties: is_2_1,
-        })
     }
 
     /// Where the broker says that its main loop is to end.
@@ -228,6 +197,15 @@ impl Broker {
         u8::try_from(version).unwrap_or(0)
     }
 
+    /// The address that a client connects from.
+    ///
+    /// # Safety
+    /// As `client_id`, or a client that is connected.
+    pub(crate) unsafe fn client_address<'a>(&self, client: *const c::mosquitto) -> CText<'a> {
+        // SAFETY: as above.
+        unsafe { borrow_text((self.symbols.mosquitto_client_address)(client)) }
+    }
+
     pub(super) fn symbols(&self) -> &c::BrokerSymbols {
         &self.symbols
     }
@@ -260,51 +238,6 @@ fn library_version() -> BrokerVersion {
     }
 }
 
-impl AccessCheck {
-    /// Asks the broker whether `client` may publish. Runs every plugin's ACL_CHECK, ours too.
-    ///
-    /// # Safety
-    /// The pointers are those of an ACL_CHECK event that has not returned yet, or of a client that still exists and
-    /// memory that stays for the call.
-    pub(crate) unsafe fn may_write(&self, write: &RawWrite) -> bool {
-        let payload = write.payload.cast_mut();
-        let access = c::MOSQ_ACL_WRITE.cast_signed();
-        let result = if self.takes_properties {
-            // SAFETY: the signature of mosquitto_acl_check since 2.1.0.
-            let check = unsafe { std::mem::transmute::<*mut c_void, AclCheck21>(self.address) };
-            // SAFETY: as the caller promises.
-            unsafe {
-                check(
-                    write.client,
-                    write.topic,
-                    write.len,
-                    payload,
-                    write.qos,
-                    write.retain,
-                    write.properties,
-                    access,
-                )
-            }
-        } else {
-            // SAFETY: the signature of mosquitto_acl_check in 2.0.0 to 2.0.22.
-            let check = unsafe { std::mem::transmute::<*mut c_void, AclCheck20>(self.address) };
-            // SAFETY: as the caller promises.
-            unsafe {
-                check(
-                    write.client,
-                    write.topic,
-                    write.len,
-                    payload,
-                    write.qos,
-                    write.retain,
-                    access,
-                )
-            }
-        };
-        result == c::MOSQ_ERR_SUCCESS
-    }
-}
-
 /// The broker's "keep running" flag, where it is exported.
 pub(crate) struct Ending(Option<*const c_int>);
 
@@ -315,18 +248,6 @@ impl Ending {
         self.0
             .is_some_and(|flag| unsafe { flag.read_volatile() } == 0)
     }
-}
-
-/// What an access check is about, as C has it.
-#[derive(Clone, Copy)]
-pub(crate) struct RawWrite {
-    pub(crate) client: *mut c::mosquitto,
-    pub(crate) topic: *const c_char,
-    pub(crate) payload: *const c_void,
-    pub(crate) properties: *mut c::mosquitto_property,
-    pub(crate) len: u32,
-    pub(crate) qos: u8,
-    pub(crate) retain: bool,
 }
 
 impl Injector for Broker {

@@ -1,4 +1,4 @@
-//! How full the broker's queue for a client is.
+//! How full the broker's queue for a client is, and on 2.0 whether its session stays.
 //!
 //! The API does not tell, so this reads the broker's own record, `struct mosquitto`. The offsets are those of the
 //! sources of each version, with and without `WITH_ADNS` (Debian builds with it). They are believed only while what
@@ -24,6 +24,8 @@ struct Layout {
     subscriptions: usize,
     // What it does not.
     out_packets: usize,
+    /// Seconds that the session outlives its connection. 2.1 tells.
+    expiry: Option<usize>,
     queue: usize,
     /// Later than 2.0.11, the queue counts what is in flight and what waits apart.
     apart: bool,
@@ -48,6 +50,7 @@ const fn layout_2_0(
         keepalive: 0x30 + shift,
         subscriptions: subscriptions + shift,
         out_packets: 0xa4 + shift,
+        expiry: Some(0x140 + shift),
         queue: queue + shift,
         apart,
     }
@@ -62,6 +65,7 @@ const fn layout_2_1(revision: u32, adns: bool) -> Layout {
         keepalive: 0x7c + shift,
         subscriptions: 0x27c + shift,
         out_packets: 0x10c + shift,
+        expiry: None,
         queue: 0x208 + shift,
         apart: true,
     }
@@ -153,6 +157,32 @@ impl ClientQueues {
         broker: &Broker,
         client: *const c::mosquitto,
     ) -> Option<QueueState> {
+        // SAFETY: as the caller promises.
+        let (record, layout) = unsafe { self.record(broker, client) }?;
+        record.state(layout)
+    }
+
+    /// Whether the session of `client` outlives its connection.
+    ///
+    /// # Safety
+    /// As `of`.
+    pub(super) unsafe fn session_stays(
+        &self,
+        broker: &Broker,
+        client: *const c::mosquitto,
+    ) -> Option<bool> {
+        // SAFETY: as the caller promises.
+        let (record, layout) = unsafe { self.record(broker, client) }?;
+        layout.expiry.map(|offset| record.int(offset) != 0)
+    }
+
+    /// # Safety
+    /// As `of`.
+    unsafe fn record(
+        &self,
+        broker: &Broker,
+        client: *const c::mosquitto,
+    ) -> Option<(Record, &'static Layout)> {
         if client.is_null() {
             return None;
         }
@@ -165,7 +195,7 @@ impl ClientQueues {
         let record = Record(client.cast());
         // SAFETY: as the caller promises.
         if record.pointer(layout.id) == unsafe { broker.raw_id(client) }.addr() {
-            return record.state(layout);
+            return Some((record, layout));
         }
         self.give_up();
         None

@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::borrow::borrow_text;
 use super::broker::ERR_PLUGIN_IGNORE;
+use super::cluster::SubscriptionEvent;
 use super::plugin::Plugin;
 use super::{c, sys};
 
@@ -127,7 +128,9 @@ callback!(on_tick(c::mosquitto_evt_tick) => tick, after a panic c::MOSQ_ERR_SUCC
 callback!(on_disconnect(c::mosquitto_evt_disconnect) => disconnect, after a panic c::MOSQ_ERR_SUCCESS);
 // CONNECT and CLIENT_OFFLINE of 2.1 begin like DISCONNECT: a reserved pointer, then the client.
 callback!(on_connect(c::mosquitto_evt_disconnect) => connect, after a panic c::MOSQ_ERR_SUCCESS);
-callback!(on_client_offline(c::mosquitto_evt_disconnect) => disconnect, after a panic c::MOSQ_ERR_SUCCESS);
+callback!(on_client_offline(c::mosquitto_evt_disconnect) => client_offline, after a panic c::MOSQ_ERR_SUCCESS);
+callback!(on_subscribe(SubscriptionEvent) => subscribe_event, after a panic c::MOSQ_ERR_SUCCESS);
+callback!(on_unsubscribe(SubscriptionEvent) => unsubscribe_event, after a panic c::MOSQ_ERR_SUCCESS);
 callback!(on_reload(c::mosquitto_evt_reload) => reload, after a panic c::MOSQ_ERR_SUCCESS);
 
 #[cfg(test)]
@@ -140,7 +143,7 @@ mod tests {
     fn on_another_thread_nothing_is_touched() {
         sys::claim_main_thread();
         assert!(sys::is_main_thread());
-        let all: [Callback; 8] = [
+        let all: [Callback; 10] = [
             on_message,
             on_acl_check,
             on_basic_auth,
@@ -148,6 +151,8 @@ mod tests {
             on_disconnect,
             on_connect,
             on_client_offline,
+            on_subscribe,
+            on_unsubscribe,
             on_reload,
         ];
         let answers = std::thread::spawn(move || {
@@ -157,6 +162,6 @@ mod tests {
                 unsafe { callback(0, nothing, nothing) }
             })
         });
-        assert_eq!(answers.join().expect("no panic"), [ERR_PLUGIN_IGNORE; 8]);
+        assert_eq!(answers.join().expect("no panic"), [ERR_PLUGIN_IGNORE; 10]);
     }
 }

@@ -8,6 +8,7 @@ use protocol::config::Wake as WakeOption;
 use super::auth::Auth;
 use super::broker::Broker;
 use super::client_queue::ClientQueues;
+use super::cluster::Closing;
 use super::guard::Guard;
 use super::plugin::{Plugin, read_acl_file};
 use super::registration::{Event, Registrations};
@@ -74,6 +75,8 @@ impl Plugin {
             asking: Cell::new(false),
             auth: RefCell::new(auth),
             queues: ClientQueues::new(broker),
+            in_cluster: bridge.is_in_cluster(),
+            closing: Closing::new(broker),
         });
         if let Err(error) = plugin.register_all() {
             plugin.registrations.borrow_mut().clear(broker);
@@ -94,6 +97,9 @@ impl Plugin {
         ];
         if self.around.is_2_1 {
             events.extend([Event::Connect, Event::ClientOffline]);
+        }
+        if self.around.is_2_1 && self.in_cluster {
+            events.extend([Event::Subscribe, Event::Unsubscribe]);
         }
         if self.acl.borrow().answer.is_some() {
             events.push(Event::AclCheck);

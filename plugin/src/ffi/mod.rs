@@ -25,10 +25,12 @@ pub(crate) mod bindings {
     #[rustfmt::skip]
     pub(crate) mod library;
 }
+mod access;
 mod auth;
 pub(crate) mod borrow;
 pub(crate) mod broker;
 mod client_queue;
+mod cluster;
 pub(crate) mod entry;
 pub(crate) mod guard;
 mod load;

@@ -7,11 +7,13 @@ use std::rc::Rc;
 use handoff::Counters;
 use protocol::counters as count;
 
+use super::access::{AccessCheck, RawWrite};
 use super::auth::Auth;
 use super::borrow::{CText, borrow_bytes, borrow_text};
-use super::broker::{AccessCheck, Broker, Ending, RawWrite};
+use super::broker::{Broker, Ending};
 use super::c;
 use super::client_queue::ClientQueues;
+use super::cluster::Closing;
 use super::guard::{Guard, Guarded};
 use super::properties::BorrowedProperties;
 use super::registration::{Event, Registrations};
@@ -45,6 +47,9 @@ pub(crate) struct Plugin {
     pub(super) asking: Cell<bool>,
     pub(super) auth: RefCell<Auth>,
     pub(super) queues: ClientQueues,
+    /// The node belongs to a cluster.
+    pub(super) in_cluster: bool,
+    pub(super) closing: Closing,
 }
 
 impl Plugin {
@@ -148,6 +153,7 @@ impl Plugin {
             });
             return neutral;
         }
+        self.hear_check(event);
         if access != c::MOSQ_ACL_WRITE {
             let alive = access == c::MOSQ_ACL_SUBSCRIBE || access == c::MOSQ_ACL_UNSUBSCRIBE;
             self.guarded("ACL_CHECK", |bridge| {
@@ -262,11 +268,24 @@ impl Plugin {
         // Where 2.0 has `next_ns`, which it ignores, 2.1 has `next_ms`. Without it 2.1 may sleep for a day.
         event.next_s = 0;
         event.next_ns = ticked.map_or(1000, |ticked| ticked.next_ms);
+        if ticked.is_some_and(|ticked| ticked.commanded) {
+            self.close_clients();
+        }
         c::MOSQ_ERR_SUCCESS
     }
 
-    /// DISCONNECT, and CLIENT_OFFLINE of 2.1.
+    /// DISCONNECT.
     pub(super) fn disconnect(&self, event: &mut c::mosquitto_evt_disconnect) -> c_int {
+        self.gone(event, false)
+    }
+
+    /// CLIENT_OFFLINE of 2.1.
+    pub(super) fn client_offline(&self, event: &mut c::mosquitto_evt_disconnect) -> c_int {
+        self.gone(event, true)
+    }
+
+    fn gone(&self, event: &mut c::mosquitto_evt_disconnect, offline: bool) -> c_int {
+        self.hear_departure(event, offline);
         let key = event.client.expose_provenance();
         // SAFETY: it is the client of the event at hand.
         let id = unsafe { self.broker.client_id(event.client) }.text();
@@ -282,6 +301,7 @@ impl Plugin {
         self.guarded("CONNECT", |bridge| {
             bridge.connected(key, &|will| self.verdict(will))
         });
+        self.hear_arrival(event.client);
         c::MOSQ_ERR_SUCCESS
     }
 
@@ -289,8 +309,8 @@ impl Plugin {
     pub(super) fn reload(&self, _event: &mut c::mosquitto_evt_reload) -> c_int {
         self.guarded("RELOAD", |bridge| {
             bridge.reload();
-            if let Some(limits) = self.refresh_neutral_answers() {
-                bridge.set_queue_limits(limits);
+            if let Some(conf) = self.refresh_neutral_answers() {
+                bridge.broker_reloaded(&conf);
             }
             if let Ok(mut wanted) = self.wanted.try_borrow_mut() {
                 *wanted = bridge.wanted();
@@ -308,7 +328,7 @@ impl Plugin {
     }
 
     /// The client of the event at hand.
-    fn client<'a>(&self, raw: *mut c::mosquitto) -> Option<Client<'a>> {
+    pub(super) fn client<'a>(&self, raw: *mut c::mosquitto) -> Option<Client<'a>> {
         if raw.is_null() {
             return None;
         }

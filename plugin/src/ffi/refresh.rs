@@ -2,7 +2,6 @@
 //! ours that was right before would open what the new file closes.
 
 use log::Level;
-use protocol::config::mosquitto_conf::QueueLimits;
 
 use super::plugin::{Plugin, read_acl_file};
 use super::registration::Event;
@@ -11,8 +10,8 @@ use crate::broker_conf::BrokerConf;
 
 impl Plugin {
     /// Called by RELOAD, after the broker has read its configuration and before it takes the files in use.
-    /// Returns what else may have changed.
-    pub(super) fn refresh_neutral_answers(&self) -> Option<QueueLimits> {
+    /// Returns what was read.
+    pub(super) fn refresh_neutral_answers(&self) -> Option<BrokerConf> {
         // Those who are there are checked next, and are none of the gate's business.
         self.follow_gate(false);
         let fresh = BrokerConf::of_this_process(self.around.plugin.clone());
@@ -29,7 +28,7 @@ impl Plugin {
         };
         self.refresh_acl(&conf);
         self.refresh_auth(&conf);
-        conf.queue_limits()
+        Some(conf)
     }
 
     fn refresh_acl(&self, conf: &BrokerConf) {

@@ -2,7 +2,7 @@
 
 use std::ffi::{c_int, c_void};
 
-use super::broker::{Broker, EVT_CLIENT_OFFLINE, EVT_CONNECT};
+use super::broker::{Broker, EVT_CLIENT_OFFLINE, EVT_CONNECT, EVT_SUBSCRIBE, EVT_UNSUBSCRIBE};
 use super::{c, entry};
 
 /// The events that we listen to.
@@ -18,6 +18,10 @@ pub(crate) enum Event {
     Connect,
     /// 2.1 only.
     ClientOffline,
+    /// 2.1 only.
+    Subscribe,
+    /// 2.1 only.
+    Unsubscribe,
 }
 
 impl Event {
@@ -31,6 +35,8 @@ impl Event {
             Event::Reload => c::MOSQ_EVT_RELOAD,
             Event::Connect => EVT_CONNECT,
             Event::ClientOffline => EVT_CLIENT_OFFLINE,
+            Event::Subscribe => EVT_SUBSCRIBE,
+            Event::Unsubscribe => EVT_UNSUBSCRIBE,
         }
     }
 
@@ -44,6 +50,8 @@ impl Event {
             Event::Reload => entry::on_reload,
             Event::Connect => entry::on_connect,
             Event::ClientOffline => entry::on_client_offline,
+            Event::Subscribe => entry::on_subscribe,
+            Event::Unsubscribe => entry::on_unsubscribe,
         })
     }
 }

@@ -2,7 +2,8 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::net::TcpStream;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -162,6 +163,16 @@ fn close_on_exec() {
         // SAFETY: no pointers; a number that is not open is an error and no more.
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
+}
+
+/// A socket of the broker's by a descriptor of its own: closing it leaves the broker's open.
+pub(crate) fn copy_of_socket(fd: RawFd) -> io::Result<TcpStream> {
+    if fd < 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: not -1, and borrowed for the call alone; a number that is not open is an error.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    borrowed.try_clone_to_owned().map(TcpStream::from)
 }
 
 /// Makes reads of a pipe return at once.

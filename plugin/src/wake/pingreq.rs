@@ -53,6 +53,11 @@ impl Credentials {
         })
     }
 
+    /// Whether this is the client id of our connection.
+    pub(crate) fn is(&self, client_id: &str) -> bool {
+        client_id == self.client_id
+    }
+
     /// Whether a login is ours. Takes the same time wherever a wrong secret differs.
     pub(crate) fn admit(&self, client_id: &str, password: Option<&str>) -> bool {
         let Some(password) = password else {

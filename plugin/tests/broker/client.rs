@@ -191,6 +191,17 @@ impl Client {
         *body.last().expect("a code")
     }
 
+    /// Gives a subscription up, and waits for the answer.
+    pub(crate) fn unsubscribe(&mut self, filter: &str) {
+        let mut body = vec![0, 8];
+        if self.v5 {
+            body.push(0);
+        }
+        text(&mut body, filter.as_bytes());
+        self.send(&packet(0xA2, &body));
+        assert_eq!(self.read().expect("an UNSUBACK").0, 0xB0);
+    }
+
     /// The next message as `topic payload`, and the raw properties; acknowledges it.
     pub(crate) fn message(&mut self) -> (String, Vec<u8>) {
         let (kind, body) = self.read().expect("a message");

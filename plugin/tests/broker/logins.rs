@@ -118,7 +118,7 @@ fn the_mark_can_be_switched_off() {
 }
 
 /// A password file with the user `u`, password `p`.
-fn password_file(setup: &Setup) -> String {
+pub(crate) fn password_file(setup: &Setup) -> String {
     let path = setup.path("passwords");
     let made = Command::new("mosquitto_passwd")
         .args(["-c", "-b"])
@@ -130,10 +130,15 @@ fn password_file(setup: &Setup) -> String {
     format!("password_file {}", path.display())
 }
 
-const OPEN_ACCESS: &str = r#"{"defaultACLAccess":{"publishClientSend":true,"publishClientReceive":true,"subscribe":true,"unsubscribe":true}}"#;
+pub(crate) const OPEN_ACCESS: &str = r#"{"defaultACLAccess":{"publishClientSend":true,"publishClientReceive":true,"subscribe":true,"unsubscribe":true}}"#;
 
 fn dynamic_security(setup: &mut Setup) {
-    let file = setup.write("dynsec.json", OPEN_ACCESS);
+    dynamic_security_with(setup, OPEN_ACCESS);
+}
+
+/// 2.0.11's: the others' is not installed.
+pub(crate) fn dynamic_security_with(setup: &mut Setup, access: &str) {
+    let file = setup.write("dynsec.json", access);
     setup
         .after("plugin /usr/lib/x86_64-linux-gnu/mosquitto_dynamic_security.so")
         .after(&format!("plugin_opt_config_file {}", file.display()));

@@ -8,6 +8,7 @@
 
 mod access;
 mod client;
+mod cluster;
 mod downlink;
 mod life;
 mod logins;

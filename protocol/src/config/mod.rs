@@ -149,11 +149,10 @@ impl Config {
         Some(ShareRule::uplink(&topics))
     }
 
-    /// All that comes down: the downlink rules, and that of the cluster.
-    pub fn all_downlink(&self) -> Vec<DownlinkRule> {
-        let topics = self.cluster_topics().filter(|_| !self.share.is_empty());
-        let shared = topics.map(|topics| ShareRule::downlink(&topics));
-        self.downlink.iter().cloned().chain(shared).collect()
+    /// The one rule by which all that is shared comes down.
+    pub fn shared_downlink(&self) -> Option<DownlinkRule> {
+        let topics = self.cluster_topics().filter(|_| !self.share.is_empty())?;
+        Some(ShareRule::downlink(&topics))
     }
 
     /// Segment size of the downlink log: an eighth of its bound, and no more than the uplink's.

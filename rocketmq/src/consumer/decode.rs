@@ -1,11 +1,13 @@
 //! The body of an answer to a pull: messages as the broker stores them.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use rocketmq_model::common::message::STRING_HASH_SET;
 use rocketmq_model::common::message::message_ext::MessageExt;
 use rocketmq_protocol::common::message::message_decoder;
 
-use super::{decompress, fetch};
+use super::{decompress, pull};
 use crate::{Incoming, Queue};
 
 /// So much is decoded before it is handed on.
@@ -14,19 +16,22 @@ const PART_BYTES: usize = 1 << 20;
 const UNDECODABLE_BYTES_MAX: usize = 1 << 20;
 
 /// Tags that a subscription wants. The broker filters by their hashes alone, so we look again.
-pub(super) struct TagFilter(Option<Vec<String>>);
+#[derive(Debug)]
+pub(super) struct TagFilter(Option<HashSet<String>>);
 
 impl TagFilter {
-    pub(super) fn new(expression: &str) -> TagFilter {
-        if expression == "*" {
-            return TagFilter(None);
-        }
-        TagFilter(Some(expression.split("||").map(str::to_owned).collect()))
+    /// Every message, with or without a tag.
+    pub(super) fn all() -> TagFilter {
+        TagFilter(None)
     }
 
-    fn wants(&self, tag: Option<&str>) -> bool {
+    pub(super) fn of(tags: impl Iterator<Item = String>) -> TagFilter {
+        TagFilter(Some(tags.collect()))
+    }
+
+    pub(super) fn wants(&self, tag: Option<&str>) -> bool {
         let Some(tags) = &self.0 else { return true };
-        tag.is_some_and(|tag| tags.iter().any(|wanted| wanted == tag))
+        tag.is_some_and(|tag| tags.contains(tag))
     }
 }
 
@@ -100,7 +105,7 @@ impl<'a> Answer<'a> {
                 }
                 log::error!(
                     "{}: an answer is cut off behind offset {}",
-                    fetch::name(self.queue),
+                    pull::name(self.queue),
                     self.next - 1
                 );
                 None
@@ -127,7 +132,7 @@ impl<'a> Answer<'a> {
         let offset = self.next;
         self.next += 1;
         let problem = "it is not in the form in which RocketMQ keeps messages".to_owned();
-        log::error!("{}, offset {offset}: {problem}", fetch::name(self.queue));
+        log::error!("{}, offset {offset}: {problem}", pull::name(self.queue));
         let len = raw.len().min(UNDECODABLE_BYTES_MAX);
         Incoming {
             queue: self.queue.clone(),
@@ -214,6 +219,10 @@ mod tests {
         }
     }
 
+    fn only(tags: &[&str]) -> TagFilter {
+        TagFilter::of(tags.iter().map(|tag| (*tag).to_owned()))
+    }
+
     /// All messages of an answer.
     fn messages(offset: i64, body: Vec<u8>, filter: &TagFilter) -> Vec<Incoming> {
         let queue = queue();
@@ -258,7 +267,7 @@ mod tests {
     #[test]
     fn user_properties_are_told_from_rocketmqs_own() {
         let text = "TAGS\u{1}red\u{2}KEYS\u{1}k\u{2}UNIQ_KEY\u{1}id7\u{2}mqtt_topic\u{1}a/b\u{2}WAIT\u{1}true\u{2}CLUSTER\u{1}c\u{2}";
-        let decoded = messages(5, stored(5, b"body", text), &TagFilter::new("*"));
+        let decoded = messages(5, stored(5, b"body", text), &TagFilter::all());
         let [message] = decoded.as_slice() else {
             panic!("one message, not {decoded:?}")
         };
@@ -285,7 +294,7 @@ mod tests {
         broken[4] = 0; // no magic
         bytes.extend(&broken);
         bytes.extend(stored(3, b"three", ""));
-        let found = messages(1, bytes, &TagFilter::new("only"));
+        let found = messages(1, bytes, &only(&["only"]));
         assert_eq!(found.len(), 1, "the others have no tag");
         assert_eq!((found[0].offset, &found[0].body[..]), (2, &broken[..]));
         assert!(found[0].problem.is_some());
@@ -300,7 +309,7 @@ mod tests {
             stored_with_flag(flag, 2, &made[..made.len() / 2], "a\u{1}b\u{2}"),
         ]
         .concat();
-        let found = messages(1, bytes, &TagFilter::new("*"));
+        let found = messages(1, bytes, &TagFilter::all());
         assert!(found[0].body.starts_with(b"temperature 0; temperature 1; "));
         assert_eq!(found[0].problem, None);
         assert_eq!(&found[1].body[..], &made[..made.len() / 2]);
@@ -311,7 +320,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_breaks_off_is_gone_on_with_behind_the_last_whole_message() {
-        let (queue, filter) = (queue(), TagFilter::new("*"));
+        let (queue, filter) = (queue(), TagFilter::all());
         let mut bytes = [stored(7, b"one", ""), stored(8, b"two", "")].concat();
         bytes.truncate(bytes.len() - 1);
         let second = bytes.split_off(stored(7, b"one", "").len());
@@ -336,7 +345,7 @@ mod tests {
         let bytes: Vec<u8> = (0..3)
             .flat_map(|offset| stored_with_flag(0x301, offset, &small, ""))
             .collect();
-        let (queue, filter) = (queue(), TagFilter::new("*"));
+        let (queue, filter) = (queue(), TagFilter::all());
         let mut answer = Answer::new(&queue, 0, bytes.into(), &filter);
         for _ in 0..3 {
             assert_eq!(answer.part().map(|part| part.len()), Some(1));
@@ -348,10 +357,10 @@ mod tests {
     fn any_bytes_decode_without_a_panic() {
         let whole = stored(1, b"one", "a\u{1}b\u{2}");
         for cut in 0..whole.len() {
-            messages(0, whole[..cut].to_vec(), &TagFilter::new("*"));
+            messages(0, whole[..cut].to_vec(), &TagFilter::all());
             let mut flipped = whole.clone();
             flipped[cut] ^= 0xff;
-            messages(0, flipped, &TagFilter::new("*"));
+            messages(0, flipped, &TagFilter::all());
         }
     }
 
@@ -363,11 +372,12 @@ mod tests {
             stored(3, b"x", ""),
         ]
         .concat();
-        let offsets = |tags: &str| -> Vec<i64> {
-            let decoded = messages(0, bytes.clone(), &TagFilter::new(tags));
+        let offsets = |filter: &TagFilter| -> Vec<i64> {
+            let decoded = messages(0, bytes.clone(), filter);
             decoded.iter().map(|message| message.offset).collect()
         };
-        assert_eq!(offsets("*"), [1, 2, 3]);
-        assert_eq!(offsets("b||c"), [2]);
+        assert_eq!(offsets(&TagFilter::all()), [1, 2, 3]);
+        assert_eq!(offsets(&only(&["b", "c"])), [2]);
+        assert!(offsets(&only(&[])).is_empty());
     }
 }

@@ -4,17 +4,25 @@
 //! scout ── every few seconds: routes of the topics, new queues and where to start in them, heartbeats
 //!   └─ one fetcher per queue: long polls ──▶ one bounded channel ──▶ poll()
 //! ```
+//! Where what is wanted is an interest that changes, each fetcher follows it: see `follow` and `wanted`.
+//!
 //! This is not the library's own lite pull consumer: that one takes up to 19 s to shut down, fixes where to start
 //! per consumer and not per queue, and cannot read a message of 4 MiB.
 
+mod beats;
+mod by_tag;
 mod decode;
 mod decompress;
 mod fetch;
+mod follow;
 mod lz4;
 mod offsets;
+mod positions;
+mod pull;
 mod reading;
 mod scout;
 mod start;
+mod wanted;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -25,9 +33,10 @@ use async_trait::async_trait;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 
+use self::by_tag::ByTag;
 use crate::client::Cluster;
 use crate::link::lock;
-use crate::{Consumer, Error, Incoming, Queue, Select, StartAt, Subscription};
+use crate::{Consumer, Error, Incoming, Interest, Queue, Select, StartAt, Subscription};
 
 /// What may be read ahead of [`Consumer::poll`], in KiB of message bodies and properties.
 const AHEAD_KIB_MAX: u32 = 8 * 1024;
@@ -37,8 +46,12 @@ const AHEAD_ANSWERS_MAX: usize = 256;
 /// The messages of one answer, and their share of what may be read ahead.
 struct Fetched {
     messages: Vec<Incoming>,
+    settled: Option<Settled>,
     _share: OwnedSemaphorePermit,
 }
+
+/// Of this interest nothing more is to be read back in the queue with this progress.
+type Settled = (Arc<Progress>, Arc<Interest>);
 
 /// Shared by the reader, the scout and the fetchers.
 struct Shared {
@@ -71,9 +84,22 @@ struct Fetcher {
 }
 
 /// How far a fetcher is; -1 while unknown.
+#[derive(Default)]
 struct Progress {
     next: AtomicI64,
     max: AtomicI64,
+    /// The last one of which our reader has been told.
+    settled: Mutex<Option<Arc<Interest>>>,
+}
+
+impl Progress {
+    fn starting(next: i64) -> Progress {
+        Progress {
+            next: AtomicI64::new(next),
+            max: AtomicI64::new(-1),
+            settled: Mutex::default(),
+        }
+    }
 }
 
 impl Shared {
@@ -103,32 +129,46 @@ impl Shared {
 
 /// Several subscriptions of one topic become one: RocketMQ knows one expression per group and topic.
 pub(crate) fn merge(subscriptions: Vec<Subscription>) -> Vec<Subscription> {
-    let mut merged: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for subscription in subscriptions {
-        let tags = merged.entry(subscription.topic).or_default();
-        // Blanks around the bars would make a tag of its own that no message carries.
-        let Select::Tags(expression) = subscription.select else {
-            tags.push("*".to_owned());
-            continue;
-        };
-        let parts = expression.split("||").map(|tag| tag.trim().to_owned());
-        tags.extend(parts.map(|tag| if tag.is_empty() { "*".to_owned() } else { tag }));
+    let mut of_topics: BTreeMap<String, Vec<Select>> = BTreeMap::new();
+    for Subscription { topic, select } in subscriptions {
+        of_topics.entry(topic).or_default().push(select);
     }
-    let join = |mut tags: Vec<String>| {
-        if tags.iter().any(|tag| tag == "*") {
-            return "*".to_owned();
-        }
-        tags.sort();
-        tags.dedup();
-        tags.join("||")
-    };
-    merged
+    of_topics
         .into_iter()
-        .map(|(topic, tags)| Subscription {
-            topic,
-            select: Select::Tags(join(tags)),
+        .map(|(topic, mut selects)| {
+            let select = match (selects.pop(), selects.is_empty()) {
+                (Some(interest @ Select::Interest(_)), true) => interest,
+                (last, _) => Select::Tags(union(selects.into_iter().chain(last))),
+            };
+            Subscription { topic, select }
         })
         .collect()
+}
+
+fn union(selects: impl Iterator<Item = Select>) -> String {
+    let mut tags = Vec::new();
+    for select in selects {
+        let Select::Tags(expression) = select else {
+            return "*".to_owned();
+        };
+        // Blanks around the bars would make a tag of its own that no message carries.
+        let parts = expression.split("||").map(str::trim);
+        tags.extend(parts.map(|tag| if tag.is_empty() { "*" } else { tag }.to_owned()));
+    }
+    if tags.iter().any(|tag| tag == "*") {
+        return "*".to_owned();
+    }
+    tags.sort();
+    tags.dedup();
+    tags.join("||")
+}
+
+/// The expression of the moment.
+fn expression(select: &Select) -> String {
+    match select {
+        Select::Tags(tags) => tags.clone(),
+        Select::Interest(interest) => ByTag::since(&interest.borrow()).expression(),
+    }
 }
 
 /// The reader's side.
@@ -173,6 +213,10 @@ impl LitePull {
         self.shared
             .buffered
             .fetch_sub(fetched.messages.len() as u64, Ordering::Relaxed);
+        if let Some((progress, interest)) = fetched.settled {
+            // All that was before it is in `out`: while something is left over, nothing more is taken.
+            *lock(&progress.settled) = Some(interest);
+        }
         for message in fetched.messages {
             if out.len() < max {
                 out.push(message)
@@ -203,8 +247,9 @@ impl Consumer for LitePull {
             };
             out.push(message);
         }
-        if out.is_empty() {
-            match tokio::time::timeout(timeout, self.incoming.recv()).await {
+        let deadline = tokio::time::Instant::now() + timeout;
+        while out.is_empty() {
+            match tokio::time::timeout_at(deadline, self.incoming.recv()).await {
                 Ok(Some(fetched)) => self.take(fetched, max, &mut out),
                 Ok(None) => {
                     return Err(Error::Unavailable {
@@ -269,6 +314,33 @@ impl Consumer for LitePull {
         Some(lag)
     }
 
+    fn settled_ms(&self) -> Option<i64> {
+        let fetchers = lock(&self.shared.fetchers);
+        let mut settled_ms = None;
+        for Subscription { topic, select } in &self.shared.interests {
+            let Select::Interest(interest) = select else {
+                continue;
+            };
+            let interest = Arc::clone(&interest.borrow());
+            let mut of_topic = fetchers.iter().filter(|(queue, _)| queue.topic == *topic);
+            let is_settled = |fetcher: &Fetcher| {
+                let settled = lock(&fetcher.progress.settled);
+                settled
+                    .as_ref()
+                    .is_some_and(|settled| Arc::ptr_eq(settled, &interest))
+            };
+            let (_, first) = of_topic.next()?;
+            if !is_settled(first) || !of_topic.all(|(_, fetcher)| is_settled(fetcher)) {
+                return None;
+            }
+            let tags = interest.tags.values().copied();
+            // 0 would be "not known".
+            let newest = tags.chain(interest.all_since_ms).max().unwrap_or(1).max(1);
+            settled_ms = Some(settled_ms.unwrap_or(newest).min(newest));
+        }
+        settled_ms
+    }
+
     async fn close(self: Box<Self>) {
         // Dropping ends the tasks; the long polls in flight are simply not waited for.
     }
@@ -276,6 +348,8 @@ impl Consumer for LitePull {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::watch;
+
     use super::*;
 
     #[test]
@@ -293,12 +367,35 @@ mod tests {
         ]);
         let merged: Vec<_> = merged
             .into_iter()
-            .map(|subscription| (subscription.topic, subscription.select.expression()))
+            .map(|subscription| (subscription.topic, expression(&subscription.select)))
             .collect();
         let expected = [("A", "a||b||c"), ("B", "*"), ("C", "*")];
         assert_eq!(
             merged,
             expected.map(|(topic, tags)| (topic.into(), tags.into()))
         );
+    }
+
+    #[test]
+    fn an_interest_stays_one_unless_there_are_fixed_tags_beside_it() {
+        let interest = Interest {
+            tags: [("b", 1), ("a", 2)]
+                .map(|(tag, since)| (tag.to_owned(), since))
+                .into(),
+            ..Interest::default()
+        };
+        let (_sender, interest) = watch::channel(Arc::new(interest));
+        let interest_in = |topic: &str| Subscription {
+            topic: topic.to_owned(),
+            select: Select::Interest(interest.clone()),
+        };
+        let fixed = Subscription {
+            topic: "B".to_owned(),
+            select: Select::Tags("x".to_owned()),
+        };
+        let merged = merge(vec![interest_in("A"), interest_in("B"), fixed]);
+        assert!(matches!(merged[0].select, Select::Interest(_)));
+        assert_eq!(expression(&merged[0].select), "a||b");
+        assert!(matches!(&merged[1].select, Select::Tags(tags) if tags == "*"));
     }
 }

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Progress;
-use super::fetch;
+use super::pull;
+use super::wanted::Wanted;
 use crate::{Incoming, Queue};
 
 /// While messages follow each other this closely, the queue is taken for the same one.
@@ -32,8 +33,17 @@ impl Mark {
 pub(super) struct Reading {
     /// The newest message that was read, and when.
     newest: Option<(Mark, Instant)>,
-    /// The same of the queue before. A queue that is the old one after all has nothing newer up to there.
-    before: Option<Mark>,
+    before: Option<Before>,
+    /// The broker has taken an offset of ours for one of the queue's.
+    was_there: bool,
+}
+
+/// The queue as it was when it was found to be another one. If it is the old one after all, it has nothing newer up to the mark.
+#[derive(Debug)]
+struct Before {
+    mark: Mark,
+    /// What was wanted of it, and is owed still.
+    wanted: Wanted,
 }
 
 impl Reading {
@@ -48,25 +58,58 @@ impl Reading {
         (at.elapsed() > TRUSTED_FOR).then_some(mark)
     }
 
-    /// The queue is another one: reading begins again at `offset`.
-    pub(super) fn begin_again(&mut self, queue: &Queue, progress: &Progress, offset: i64) {
-        let Some((newest, _)) = self.newest.take() else {
-            return;
-        };
+    /// The queue has what we have asked for, or its end is there.
+    pub(super) fn is_there(&mut self) {
+        self.was_there = true;
+    }
+
+    /// Whether the broker has known this queue to be as long as it was read: if it is shorter now, it is another one.
+    pub(super) fn was_there(&self) -> bool {
+        self.was_there || !self.is_fresh()
+    }
+
+    /// The queue is another one: reading begins again at `offset`. False when nothing was read since it last did.
+    pub(super) fn begin_again(
+        &mut self,
+        queue: &Queue,
+        (progress, wanted): (&Progress, &mut Wanted),
+        offset: i64,
+    ) -> bool {
+        let newest = self.newest.take();
+        if newest.is_none() && !self.was_there {
+            return false;
+        }
+        let next = progress.next.swap(offset, Ordering::Relaxed);
         log::warn!(
-            "{}: was made anew after offset {}; reading from {offset}",
-            fetch::name(queue),
-            newest.offset
+            "{}: was made anew, and had been read up to offset {next}; reading from {offset}",
+            pull::name(queue)
         );
-        self.before = Some(newest);
-        progress.next.store(offset, Ordering::Relaxed);
+        let anew = wanted.anew();
+        let old = std::mem::replace(wanted, anew);
+        if let Some((mark, _)) = newest {
+            self.before = Some(Before { mark, wanted: old });
+        }
+        self.was_there = false;
+        true
+    }
+
+    /// Something is wanted anew from the present on. Should the queue be the old one after all, nothing of it was given there.
+    pub(super) fn wants_more(&mut self, keys: impl Iterator<Item = Option<String>>, present: i64) {
+        if let Some(before) = &mut self.before
+            && present <= before.mark.offset
+        {
+            before.wanted.owe(keys);
+        }
     }
 
     /// Leaves out what was read before the queue began again, and remembers the newest of the others.
     pub(super) fn take_note(&mut self, messages: &mut Vec<Incoming>) {
-        if let Some(before) = self.before {
-            messages.retain(|message| {
-                message.offset > before.offset || message.stored_at_ms > before.stored_at_ms
+        if let Some(Before { mark, wanted }) = &self.before {
+            messages.retain_mut(|message| {
+                let is_new =
+                    message.offset > mark.offset || message.stored_at_ms > mark.stored_at_ms;
+                message.is_read_back = !is_new;
+                is_new || wanted.owes_still(message)
             });
         }
         if let Some(last) = messages.last() {
@@ -77,9 +120,13 @@ impl Reading {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicI64;
-
+    use super::super::by_tag::ByTag;
+    use super::super::wanted::Owed;
     use super::*;
+
+    fn wanted() -> Wanted {
+        Wanted::new(ByTag::of_expression("*", i64::MIN))
+    }
 
     fn queue() -> Queue {
         Queue {
@@ -109,33 +156,69 @@ mod tests {
 
     #[test]
     fn a_queue_made_anew_is_read_from_its_beginning_and_the_same_one_is_not_read_twice() {
-        let progress = Progress {
-            next: AtomicI64::new(12),
-            max: AtomicI64::new(12),
-        };
+        let (progress, mut wanted) = (Progress::starting(12), wanted());
         let mut reading = Reading::default();
         assert!(reading.is_fresh());
         assert_eq!(read(&mut reading, &[(10, 500), (11, 501)]), [10, 11]);
-        reading.begin_again(&queue(), &progress, 0);
+        reading.begin_again(&queue(), (&progress, &mut wanted), 0);
         assert_eq!(progress.next.load(Ordering::Relaxed), 0);
         assert!(!reading.is_fresh() && reading.due().is_none());
         // The old one after all, and then the new one.
         assert_eq!(read(&mut reading, &[(0, 400), (11, 501), (12, 502)]), [12]);
-        reading.begin_again(&queue(), &progress, 0);
+        reading.begin_again(&queue(), (&progress, &mut wanted), 0);
         assert_eq!(read(&mut reading, &[(0, 600), (1, 601)]), [0, 1]);
     }
 
     #[test]
     fn beginning_again_twice_without_a_message_changes_nothing() {
-        let progress = Progress {
-            next: AtomicI64::new(2),
-            max: AtomicI64::new(2),
-        };
+        let (progress, mut wanted) = (Progress::starting(2), wanted());
         let mut reading = Reading::default();
         read(&mut reading, &[(1, 500)]);
-        reading.begin_again(&queue(), &progress, 0);
+        reading.begin_again(&queue(), (&progress, &mut wanted), 0);
         progress.next.store(7, Ordering::Relaxed);
-        reading.begin_again(&queue(), &progress, 0);
+        reading.begin_again(&queue(), (&progress, &mut wanted), 0);
         assert_eq!(progress.next.load(Ordering::Relaxed), 7);
+    }
+
+    #[test]
+    fn the_old_queue_after_all_gives_what_was_to_be_read_back_and_what_is_wanted_anew() {
+        let progress = Progress::starting(10);
+        let mut wanted = Wanted::new(ByTag::of_expression("a", i64::MIN));
+        let mut reading = Reading::default();
+        read(&mut reading, &[(9, 509)]);
+        let mut new = ByTag::default();
+        new.insert(Some("b".to_owned()), Owed::from(4));
+        wanted.take_up(new, 0, 10);
+        wanted.advance(0, 6, 10);
+        assert!(reading.begin_again(&queue(), (&progress, &mut wanted), 0));
+        assert!(wanted.is_read_back());
+        reading.wants_more([Some("c".to_owned())].into_iter(), 3);
+        let mut given = |tag: &str| -> Vec<i64> {
+            let all = (0..12).map(|offset| Incoming {
+                tag: Some(tag.to_owned()),
+                ..message(offset, 500 + offset)
+            });
+            let mut all = all.collect();
+            reading.take_note(&mut all);
+            assert!(
+                all.iter()
+                    .all(|message| message.is_read_back == (message.offset < 10))
+            );
+            all.iter().map(|message| message.offset).collect()
+        };
+        assert_eq!(given("a"), [10, 11]);
+        assert_eq!(given("b"), [6, 7, 8, 9, 10, 11]);
+        assert_eq!(given("c"), (0..12).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_queue_of_which_no_message_was_wanted_is_begun_again_too() {
+        let (progress, mut wanted) = (Progress::starting(12), wanted());
+        let mut reading = Reading::default();
+        assert!(!reading.begin_again(&queue(), (&progress, &mut wanted), 0));
+        reading.is_there();
+        assert!(reading.begin_again(&queue(), (&progress, &mut wanted), 0));
+        assert_eq!(progress.next.load(Ordering::Relaxed), 0);
+        assert!(!reading.begin_again(&queue(), (&progress, &mut wanted), 0));
     }
 }

@@ -2,13 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::start::Asked;
-use super::{Fetched, Fetcher, Progress, Reader, Shared, fetch};
+use super::beats::Beats;
+use super::fetch::Fetch;
+use super::start::{Asked, Begin};
+use super::{Fetched, Fetcher, Progress, Reader, Shared, pull};
 use crate::link::{Purpose, lock};
 use crate::route::Route;
 use crate::{Error, Queue, Subscription, answer, heartbeat};
@@ -19,12 +20,11 @@ const LOOK_PAUSE: Duration = Duration::from_secs(5);
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Looks that fetchers ask for are not closer than this.
 const HURRY_PAUSE: Duration = Duration::from_millis(200);
-const HEARTBEAT_PAUSE: Duration = Duration::from_secs(30);
 const HEARTBEAT_LIMIT: Duration = Duration::from_secs(3);
 
 pub(super) async fn run(shared: Arc<Shared>, outgoing: mpsc::Sender<Fetched>) {
     let mut asked: HashMap<String, Asked> = HashMap::new();
-    let mut beats: HashMap<String, Instant> = HashMap::new();
+    let mut beats = Beats::default();
     loop {
         let mut failed = false;
         for interest in &shared.interests {
@@ -51,7 +51,7 @@ async fn look(
     shared: &Arc<Shared>,
     interest: &Subscription,
     asked: &mut HashMap<String, Asked>,
-    beats: &mut HashMap<String, Instant>,
+    beats: &mut Beats,
     outgoing: &mpsc::Sender<Fetched>,
 ) -> Result<(), Error> {
     let route = match shared.cluster.route(&interest.topic).await {
@@ -81,8 +81,8 @@ async fn look(
     if !new.is_empty() {
         // A broker takes no offsets for a group of which it has never heard.
         send_heartbeats(shared, beats).await;
-        for (queue, offset) in asked.places(shared, new).await? {
-            start(shared, interest, queue, offset, outgoing);
+        for (queue, begin) in asked.places(shared, new).await? {
+            start(shared, interest, queue, begin, outgoing);
         }
     }
     forget_removed(shared, &interest.topic, &route);
@@ -104,27 +104,26 @@ fn start(
     shared: &Arc<Shared>,
     interest: &Subscription,
     queue: Queue,
-    offset: i64,
+    begin: Begin,
     outgoing: &mpsc::Sender<Fetched>,
 ) {
     log::debug!(
-        "reading {} queue {} of broker {} from {offset}",
+        "reading {} queue {} of broker {} from {}",
         queue.topic,
         queue.id,
-        queue.broker
+        queue.broker,
+        begin.offset
     );
-    let progress = Arc::new(Progress {
-        next: AtomicI64::new(offset),
-        max: AtomicI64::new(-1),
-    });
-    let fetching = fetch::run(
+    let progress = Arc::new(Progress::starting(begin.offset));
+    let fetch = Fetch::new(
         Arc::clone(shared),
         queue.clone(),
-        interest.select.expression(),
+        &interest.select,
+        begin,
         Arc::clone(&progress),
         outgoing.clone(),
     );
-    let task = tokio::spawn(fetching).abort_handle();
+    let task = tokio::spawn(fetch.run()).abort_handle();
     lock(&shared.fetchers).insert(queue, Fetcher { task, progress });
 }
 
@@ -150,25 +149,19 @@ fn forget_removed(shared: &Shared, topic: &str, route: &Route) {
         if let Some(fetcher) = lock(&shared.fetchers).remove(&queue) {
             fetcher.task.abort();
         }
-        shared.works(&fetch::name(&queue));
+        shared.works(&pull::name(&queue));
     }
 }
 
-async fn send_heartbeats(shared: &Shared, beats: &mut HashMap<String, Instant>) {
+async fn send_heartbeats(shared: &Shared, beats: &mut Beats) {
     let addresses: HashSet<String> = lock(&shared.readers)
         .values()
         .map(|reader| reader.address.clone())
         .collect();
-    beats.retain(|address, _| addresses.contains(address));
-    for address in addresses {
-        if beats
-            .get(&address)
-            .is_some_and(|last| last.elapsed() < HEARTBEAT_PAUSE)
-        {
-            continue;
-        }
+    beats.look(&shared.interests);
+    for address in beats.due(addresses) {
         let Ok(request) =
-            heartbeat::of_consumer(&shared.cluster.instance, &shared.group, &shared.interests)
+            heartbeat::of_consumer(&shared.cluster.instance, &shared.group, beats.registered())
         else {
             continue;
         };
@@ -181,7 +174,7 @@ async fn send_heartbeats(shared: &Shared, beats: &mut HashMap<String, Instant>) 
             .and_then(|response| answer::check(&response, ""))
             .is_ok()
         {
-            beats.insert(address, Instant::now());
+            beats.sent(address);
         }
     }
 }

@@ -32,6 +32,14 @@ struct First {
     ends: HashMap<Queue, i64>,
 }
 
+/// Where reading a queue begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Begin {
+    pub(super) offset: i64,
+    /// The group has committed that one before: what is before it was read, as far as it was of interest then.
+    pub(super) is_known: bool,
+}
+
 /// Where a queue is read from.
 #[derive(Debug, PartialEq, Eq)]
 enum Place {
@@ -56,7 +64,7 @@ impl Asked {
         &mut self,
         shared: &Shared,
         new: Vec<Queue>,
-    ) -> Result<Vec<(Queue, i64)>, Error> {
+    ) -> Result<Vec<(Queue, Begin)>, Error> {
         let mut known = Vec::with_capacity(new.len());
         for queue in new {
             let committed = offsets::committed(shared, &queue).await?;
@@ -82,7 +90,8 @@ impl Asked {
                     offset
                 }
             };
-            places.push((queue, offset));
+            let is_known = committed.is_some();
+            places.push((queue, Begin { offset, is_known }));
         }
         Ok(places)
     }

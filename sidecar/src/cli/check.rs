@@ -217,7 +217,7 @@ fn config(options: &Options, findings: &mut Findings) -> Option<Config> {
 /// Mosquitto drops what comes for a client beyond its queue: what RocketMQ has kept for a client that is away as well.
 fn queue_limits(conf: &MosquittoConf, config: &Config, findings: &mut Findings) {
     let limit = conf.queue_limits.messages;
-    if config.all_downlink().is_empty() || limit == 0 {
+    if (config.downlink.is_empty() && config.share.is_empty()) || limit == 0 {
         return;
     }
     if limit < QueueLimits::default().messages {

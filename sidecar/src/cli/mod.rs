@@ -1,8 +1,10 @@
 //! The command line.
 
 pub(crate) mod check;
+pub(crate) mod cluster;
 pub(crate) mod dead_letter;
 pub(crate) mod http;
+pub(crate) mod percent;
 pub(crate) mod publish;
 pub(crate) mod spool;
 pub(crate) mod status;
@@ -39,6 +41,10 @@ pub(crate) enum Command {
     Publish(PublishArgs),
     /// Shows, replays and removes messages that could not be delivered.
     DeadLetter(dead_letter::DeadLetterArgs),
+    /// Shows the nodes of the cluster, and how each stands.
+    Nodes(cluster::NodesArgs),
+    /// Shows where clients are, in the whole cluster.
+    Clients(cluster::ClientsArgs),
     /// Shows what waits in the spool, and saves it where nothing else can.
     Spool(spool::SpoolArgs),
 }

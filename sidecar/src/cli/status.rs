@@ -5,6 +5,8 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
+use serde::de::DeserializeOwned;
+
 use super::StatusArgs;
 use super::http;
 use super::text::{bytes, duration};
@@ -41,7 +43,12 @@ pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// The running sidecar's report, or why there is none.
-fn ask(spool_dir: &Path) -> Result<Report, String> {
+pub(super) fn ask(spool_dir: &Path) -> Result<Report, String> {
+    get(spool_dir, "/v1/status")
+}
+
+/// What the running sidecar answers, or why it doesn't.
+pub(super) fn get<T: DeserializeOwned>(spool_dir: &Path, path: &str) -> Result<T, String> {
     let socket = spool_dir.join(SOCKET);
     let no_sidecar = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::PermissionDenied => {
@@ -70,7 +77,10 @@ fn ask(spool_dir: &Path) -> Result<Report, String> {
         }
         _ => format!("{}: {error}", socket.display()),
     };
-    let (code, body) = http::get(&socket, "/v1/status").map_err(no_sidecar)?;
+    let (code, body) = http::get(&socket, path).map_err(no_sidecar)?;
+    if code == 404 && !body.trim().is_empty() {
+        return Err(body.trim().to_owned());
+    }
     if code != 200 {
         return Err(format!("the sidecar answered with code {code}"));
     }
@@ -185,6 +195,9 @@ fn render(report: &Report) -> String {
     line("rocketmq", connection(report));
     line("uplink log", log(report.uplink.log));
     line("downlink log", log(report.downlink.log));
+    if let Some(cluster) = &report.cluster {
+        line("cluster", super::cluster::summary(cluster));
+    }
     if report.sidecar_running {
         let behind = report
             .downlink

@@ -10,6 +10,7 @@ mod handed_over;
 mod in_flight;
 mod routes;
 pub(crate) mod seen;
+mod settled;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -21,20 +22,41 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use protocol::config::Config;
-use rocketmq::{Backbone, Incoming};
-use tokio::sync::oneshot;
+use rocketmq::{Backbone, Incoming, Interest};
+use tokio::sync::{oneshot, watch};
 
 use crate::metrics::Metrics;
+use crate::missed::Handed;
+use crate::retained::Retained;
 use worker::Worker;
 
 /// Takes a message that can't be handed over, with the rule and the reason.
 pub(crate) type DeadLetter = Box<dyn FnMut(&Incoming, &str, &str) + Send>;
+
+/// What the downlink has of the cluster that its node belongs to.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    /// Who wrote each retained topic last.
+    pub(crate) retained: Arc<Retained>,
+    /// What was handed over lately.
+    pub(crate) handed: Arc<Handed>,
+    /// What the node's subscribers can want.
+    pub(crate) interest: watch::Receiver<Arc<Interest>>,
+}
+
+/// Where messages go beside the log, and what of them is judged by others.
+pub(crate) struct Outlets {
+    pub(crate) dead: DeadLetter,
+    pub(crate) shared: Option<Shared>,
+}
 
 /// A dead letter that is to come down again.
 #[derive(Debug)]
 pub(crate) enum Again {
     /// A frame that the plugin could not inject, as it was.
     Frame(Vec<u8>),
+    /// A retained message of the cluster that the broker may have lost.
+    Shared(Box<Incoming>),
     /// A message that its rule could not map: by that rule if it still holds, else by all that want it now.
     Message(Box<Incoming>, String),
 }
@@ -123,7 +145,7 @@ pub(crate) fn start(
     writer: handoff::Writer,
     backbone: Arc<dyn Backbone>,
     metrics: Arc<Metrics>,
-    dead: DeadLetter,
+    outlets: Outlets,
 ) -> std::io::Result<DownlinkHandle> {
     let control = Arc::new(Control::default());
     let runtime = tokio::runtime::Handle::current();
@@ -132,7 +154,7 @@ pub(crate) fn start(
         writer,
         backbone,
         metrics,
-        dead,
+        outlets,
         Arc::clone(&control),
         runtime,
     )?;

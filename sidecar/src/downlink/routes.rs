@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use protocol::config::Config;
 use protocol::rules::DownlinkRule;
-use rocketmq::{Incoming, Select, Subscription};
+use rocketmq::{Incoming, Interest, Select, Subscription};
+use tokio::sync::watch;
 
 use crate::metrics::{DownRule, Metrics};
 
@@ -13,6 +15,8 @@ use crate::metrics::{DownRule, Metrics};
 pub(crate) struct Route {
     pub(crate) rule: DownlinkRule,
     pub(crate) counters: Arc<DownRule>,
+    /// It is that of the cluster.
+    pub(crate) is_shared: bool,
 }
 
 /// The downlink rules by RocketMQ topic.
@@ -20,14 +24,18 @@ pub(crate) struct Route {
 pub(crate) struct Routes(BTreeMap<String, Vec<Arc<Route>>>);
 
 impl Routes {
-    pub(crate) fn new(rules: &[DownlinkRule], metrics: &Metrics) -> Routes {
+    pub(crate) fn new(config: &Config, metrics: &Metrics) -> Routes {
         let mut routes = Routes::default();
-        for rule in rules {
+        let shared = config.shared_downlink().map(|rule| (rule, true));
+        let own = config.downlink.iter().map(|rule| (rule.clone(), false));
+        for (rule, is_shared) in own.chain(shared) {
             let route = Arc::new(Route {
-                rule: rule.clone(),
                 counters: metrics.down_rule(&rule.text),
+                rule,
+                is_shared,
             });
-            routes.0.entry(rule.topic.clone()).or_default().push(route);
+            let topic = route.rule.topic.clone();
+            routes.0.entry(topic).or_default().push(route);
         }
         routes
     }
@@ -36,13 +44,21 @@ impl Routes {
         self.0.is_empty()
     }
 
-    /// One subscription a topic, with all the tags that any of its rules wants.
-    pub(crate) fn subscriptions(&self) -> Vec<Subscription> {
+    /// One subscription a topic, with all the tags that any of its rules wants; that of the cluster by interest.
+    pub(crate) fn subscriptions(
+        &self,
+        interest: Option<&watch::Receiver<Arc<Interest>>>,
+    ) -> Vec<Subscription> {
         self.0
             .iter()
             .map(|(topic, routes)| Subscription {
                 topic: topic.clone(),
-                select: Select::Tags(tags_of(routes)),
+                select: match (routes.as_slice(), interest) {
+                    ([only], Some(interest)) if only.is_shared => {
+                        Select::Interest(interest.clone())
+                    }
+                    _ => Select::Tags(tags_of(routes)),
+                },
             })
             .collect()
     }
@@ -91,11 +107,10 @@ mod tests {
     use super::*;
 
     fn routes(rules: &[&str]) -> Routes {
-        let rules: Vec<_> = rules
-            .iter()
-            .map(|text| DownlinkRule::parse(text).unwrap())
-            .collect();
-        Routes::new(&rules, &Metrics::default())
+        let fixed = [("namesrv", "a:1"), ("node_id", "n")];
+        let rules = rules.iter().map(|text| ("downlink", *text));
+        let config = Config::from_options(fixed.into_iter().chain(rules)).unwrap();
+        Routes::new(&config, &Metrics::default())
     }
 
     fn message(topic: &str, tag: Option<&str>) -> Incoming {
@@ -114,7 +129,7 @@ mod tests {
     fn a_topic_is_subscribed_once_with_all_its_tags() {
         let routes = routes(&["A x tags=Q||P", "A y tags=P || R", "B z", "B z2 tags=S"]);
         let subscriptions: Vec<_> = routes
-            .subscriptions()
+            .subscriptions(None)
             .into_iter()
             .map(|s| match s.select {
                 Select::Tags(tags) => (s.topic, tags),

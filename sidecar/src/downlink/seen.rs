@@ -62,6 +62,8 @@ pub(crate) struct Seen {
     replay_lines: usize,
     /// Lines not yet in the file.
     new_replays: String,
+    /// The last message of each sender that was read back: its place, and its offset.
+    read_back: HashMap<Key, (place::Order, i64)>,
     marks_max: usize,
 }
 
@@ -86,6 +88,7 @@ impl Seen {
             replay_order: VecDeque::new(),
             replay_lines: 0,
             new_replays: String::new(),
+            read_back: HashMap::new(),
             marks_max: MARKS_MAX,
         };
         if let Some(lines) = old.strip_prefix(seen.header.as_str()) {
@@ -111,6 +114,28 @@ impl Seen {
         self.marks
             .get(&place.key)
             .is_some_and(|mark| place.order <= mark.order && place.offset > mark.offset)
+    }
+
+    /// The message, which was read back, repeats one before it. The marks say nothing of those: what they stand for was read further on.
+    pub(crate) fn is_repeated_in_read_back(&mut self, place: &Place) -> bool {
+        if place.is_replayed {
+            return self.contains(place);
+        }
+        let now = (place.order, place.offset);
+        match self.read_back.get_mut(&place.key) {
+            Some((order, offset)) if place.offset > *offset && place.order <= *order => true,
+            Some(last) => {
+                *last = now;
+                false
+            }
+            None => {
+                if self.read_back.len() >= self.marks_max {
+                    self.read_back.clear();
+                }
+                self.read_back.insert(place.key.clone(), now);
+                false
+            }
+        }
     }
 
     /// The message is handed over. [`Seen::flush`] keeps it for the next run.

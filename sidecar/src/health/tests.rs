@@ -161,6 +161,15 @@ fn a_spool_that_is_nearly_full_is_high() {
 }
 
 #[test]
+fn what_is_wrong_in_the_cluster_is_told() {
+    let mut bench = Bench::new();
+    bench.facts.cluster = Some(Reason::new(what::NODE_ID_TWICE, START, "twice"));
+    assert_eq!(names(&bench.at(0)), [what::NODE_ID_TWICE]);
+    bench.facts.cluster = None;
+    assert_eq!(bench.at(250).state, State::Ok);
+}
+
+#[test]
 fn names_and_shape_are_stable() {
     let health = Health {
         state: State::Degraded,

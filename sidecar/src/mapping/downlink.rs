@@ -50,6 +50,19 @@ pub(crate) struct Mapped {
 }
 
 impl Mapped {
+    /// For this client alone, by its subscription of this QoS.
+    pub(crate) fn for_client(mut self, client: &str, qos: QoS) -> Mapped {
+        client.clone_into(&mut self.client);
+        self.qos = self.qos.min(qos);
+        self.retain = false;
+        self
+    }
+
+    /// To be delivered, and not kept.
+    pub(crate) fn do_not_retain(&mut self) {
+        self.retain = false;
+    }
+
     /// The message for the hand-off log.
     pub(crate) fn message(&self) -> Message<'_> {
         Message {

@@ -13,6 +13,8 @@ pub(crate) mod seal;
 mod tests;
 pub(crate) mod uplink;
 
+pub(crate) use escape::unescape;
+
 /// Why a message can't be mapped by a rule. Permanent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum MapError {
@@ -54,8 +56,8 @@ pub(crate) enum MapError {
 
 /// RocketMQ keeps the length of all properties of a message in a signed 16-bit number. Some room is for those that the client
 /// adds itself (UNIQ_KEY, WAIT, CLUSTER …), and some for those that are added when the message is sent (`mqtt_lane`,
-/// `mqtt_copy`).
-const PROPERTIES_BYTES_MAX: usize = 32_767 - 512 - 64;
+/// `mqtt_copy`, `mqtt_retained_at`).
+const PROPERTIES_BYTES_MAX: usize = 32_767 - 512 - 128;
 
 /// Text that Mosquitto takes as an MQTT string: at most 65,535 bytes, no control characters and no non-characters.
 fn is_mqtt_text(text: &str) -> bool {

@@ -22,6 +22,8 @@ pub(crate) const LANE: &str = "mqtt_lane";
 pub(crate) const COPY: &str = "mqtt_copy";
 /// The dead letter that a message was replayed from, `<file>-<line>`: its identity has been seen before perhaps, and it goes through all the same.
 pub(crate) const REPLAYED: &str = "mqtt_replayed";
+/// Of a retained message in a cluster's topic: the time by which nodes judge which one is the newest, Unix milliseconds.
+pub(crate) const RETAINED_AT: &str = "mqtt_retained_at";
 /// `3`, `4` (3.1.1) or `5`.
 pub(crate) const VERSION: &str = "mqtt_version";
 /// `1` for a will.
@@ -57,6 +59,7 @@ pub(crate) const BOOKKEEPING: &[&str] = &[
     LANE,
     COPY,
     REPLAYED,
+    RETAINED_AT,
     VERSION,
     WILL,
     EMPTY,

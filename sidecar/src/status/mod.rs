@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use protocol::config::Config;
 
+use crate::cluster::Shared as Cluster;
 use crate::dead_letter::replay::Replayer;
 use crate::health::{Facts, Health, Judge, Process, Reason, holder, what};
 use crate::metrics::{Metrics, Snapshot, unix_ms};
@@ -22,7 +23,7 @@ pub(crate) use rates::Rates;
 use report::{DownRule, Report, Rocketmq, UpRule};
 
 pub(crate) use server::Servers;
-pub(crate) use server::{REPLAY, SOCKET};
+pub(crate) use server::{CLIENTS, REPLAY, SOCKET};
 
 /// Where the status comes from.
 pub(crate) struct Source {
@@ -31,6 +32,8 @@ pub(crate) struct Source {
     rates: Mutex<Rates>,
     /// Not before everything has started.
     replayer: OnceLock<Arc<Replayer>>,
+    /// Nor this; and only in a cluster.
+    cluster: OnceLock<Arc<Cluster>>,
 }
 
 impl Source {
@@ -41,6 +44,7 @@ impl Source {
             metrics,
             rates: Mutex::default(),
             replayer: OnceLock::new(),
+            cluster: OnceLock::new(),
         }
     }
 
@@ -48,6 +52,15 @@ impl Source {
     pub(crate) fn set_replayer(&self, replayer: Replayer) {
         // There is one in the life of a source.
         let _ = self.replayer.set(Arc::new(replayer));
+    }
+
+    /// The cluster's part runs.
+    pub(crate) fn set_cluster(&self, cluster: Arc<Cluster>) {
+        let _ = self.cluster.set(cluster);
+    }
+
+    fn cluster(&self) -> Option<&Arc<Cluster>> {
+        self.cluster.get()
     }
 
     fn replayer(&self) -> Option<&Arc<Replayer>> {
@@ -90,6 +103,7 @@ impl Source {
         };
         report.health = self.health();
         spool::fill(&mut report, &config.spool_dir, Some(&config));
+        report.cluster = self.cluster().map(|cluster| cluster.report());
         report.dead_letters = self.replayer().map(|replayer| replayer.letters().summary());
         let rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
         fill_rules(&mut report, snapshot, Some(&config), &rates);
@@ -108,7 +122,8 @@ impl Source {
     /// Judges again. To be called every `health::LOOK_EVERY`.
     fn judge(&self, judge: &mut Judge) {
         let config = Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner));
-        let facts = facts(&self.metrics, &config);
+        let mut facts = facts(&self.metrics, &config);
+        facts.cluster = self.cluster().and_then(|cluster| cluster.problem());
         let health = judge.look(Instant::now(), unix_ms(), &facts);
         let last = &self.metrics.health;
         let before = std::mem::replace(
@@ -156,6 +171,7 @@ fn facts(metrics: &Metrics, config: &Config) -> Facts {
         dead: dead.sum::<u64>() + snapshot.unroutable + snapshot.returned,
         damaged: snapshot.corrupt_frames + snapshot.uplink_damaged + sum(DAMAGED),
         mosquitto: mosquitto(dir),
+        cluster: None,
     }
 }
 

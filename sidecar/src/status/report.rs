@@ -33,6 +33,9 @@ pub(crate) struct Report {
     /// The dead letters; nothing while the sidecar starts.
     #[serde(default)]
     pub(crate) dead_letters: Option<Summary>,
+    /// The other nodes and the clients; nothing for a node that belongs to no cluster.
+    #[serde(default)]
+    pub(crate) cluster: Option<crate::cluster::report::Report>,
     /// The plugin's counters by name; nothing when the plugin has not run on this spool.
     pub(crate) plugin: Option<BTreeMap<String, u64>>,
     /// How the broker is woken: `eventfd`, `pingreq`, or `unknown` before its first tick.

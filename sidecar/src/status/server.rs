@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::http::header::CACHE_CONTROL;
+use axum::http::{StatusCode, Uri};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -18,6 +18,8 @@ use tokio::time::MissedTickBehavior;
 
 use super::rates::SAMPLE_EVERY;
 use super::{Source, page};
+use crate::cli::percent;
+use crate::cluster::report::Wanted;
 use crate::dead_letter::replay::{IDS_MAX, Request};
 use crate::health::{self, Judge};
 
@@ -86,7 +88,7 @@ impl Servers {
             path: socket,
             source: error,
         })?;
-        // What changes something is for those who may open the socket: nothing asks for a password on TCP.
+        // Nothing asks for a password on TCP.
         let unix_router = router.clone().merge(commands(source.clone()));
         servers.tasks.push(tokio::spawn(async move {
             ended("the socket", axum::serve(unix, unix_router).await)
@@ -145,8 +147,38 @@ fn listen_unix(path: &Path) -> io::Result<UnixListener> {
 /// Where dead letters are replayed.
 pub(crate) const REPLAY: &str = "/v1/dead-letter/replay";
 
+/// Where it is told which client is where.
+pub(crate) const CLIENTS: &str = "/v1/clients";
+
+/// What is only for those who may open the socket: what changes something, and what tells of the clients.
 fn commands(source: Arc<Source>) -> Router {
-    Router::new().route(REPLAY, post(replay)).with_state(source)
+    Router::new()
+        .route(REPLAY, post(replay))
+        .route(CLIENTS, get(clients))
+        .with_state(source)
+}
+
+async fn clients(State(source): State<Arc<Source>>, uri: Uri) -> Response {
+    let Some(cluster) = source.cluster() else {
+        let error = "this node belongs to no cluster (plugin_opt_cluster)\n";
+        return (StatusCode::NOT_FOUND, error).into_response();
+    };
+    Json(cluster.clients(&wanted(uri.query().unwrap_or_default()))).into_response()
+}
+
+/// The clients that `id=…&node=…&after=…` asks for; the values are percent-encoded.
+fn wanted(query: &str) -> Wanted {
+    let mut wanted = Wanted::default();
+    for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+        let value = percent::decode(value);
+        match name {
+            "id" => wanted.id = value,
+            "node" => wanted.node = value,
+            "after" => wanted.after = value,
+            _ => {}
+        }
+    }
+    wanted
 }
 
 async fn replay(State(source): State<Arc<Source>>, Json(request): Json<Request>) -> Response {
@@ -277,6 +309,19 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(fetch(dir.path(), "/healthz").await.0, 200);
+    }
+
+    #[test]
+    fn a_query_says_which_clients_are_wanted() {
+        let (id, node, after) = ("a/b c&d=%ü", "edge-1", "x");
+        let query = format!(
+            "id={}&node={node}&after={after}&else=1",
+            percent::encode(id)
+        );
+        let all = [id, node, after].map(|text| Some(text.to_owned()));
+        let wanted = wanted(&query);
+        assert_eq!([wanted.id, wanted.node, wanted.after], all);
+        assert_eq!(super::wanted(""), Wanted::default());
     }
 
     #[tokio::test]

@@ -153,6 +153,13 @@ impl Dealer {
                     if copy > 1 {
                         outgoing.properties.push_display(names::COPY, copy);
                     }
+                    if message.retain
+                        && let Some(cluster) = &self.shared.cluster
+                        && topic == cluster.topic
+                    {
+                        let at_ms = cluster.retained.publish(&message, &identity);
+                        outgoing.properties.push_display(names::RETAINED_AT, at_ms);
+                    }
                     let payload_bytes = message.payload.len() as u64;
                     let note = Note {
                         ticket,

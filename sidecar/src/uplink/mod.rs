@@ -33,11 +33,26 @@ use tokio::sync::oneshot;
 
 use crate::dead_letter::DeadLetters;
 use crate::metrics::Metrics;
+use crate::retained::Retained;
 use intake::Intake;
 use lane::BatchLimits;
 use reservations::Reservations;
 use rules::Rules;
 use window::Window;
+
+/// The log, and what it takes to read it.
+pub(crate) struct Log {
+    pub(crate) reader: Reader,
+    pub(crate) epochs: Epochs,
+    pub(crate) rules: RuleTable,
+}
+
+/// Of a node of a cluster: the RocketMQ topic that its nodes share, and who wrote each retained topic last.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) topic: String,
+    pub(crate) retained: Arc<Retained>,
+}
 
 /// How a drain ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,13 +92,17 @@ impl Control {
 /// Starts the uplink. Must be called within a tokio runtime.
 pub(crate) fn start(
     config: Arc<Config>,
-    reader: Reader,
-    epochs: Epochs,
-    table: RuleTable,
+    log: Log,
     backbone: Arc<dyn Backbone>,
     metrics: Arc<Metrics>,
     dead: DeadLetters,
+    cluster: Option<Shared>,
 ) -> UplinkHandle {
+    let Log {
+        reader,
+        epochs,
+        rules,
+    } = log;
     let control = Arc::new(Control::default());
     let waiter = reader.waiter();
     let released = reader.released();
@@ -99,8 +118,9 @@ pub(crate) fn start(
         },
         topic_missing_timeout: config.topic_missing_timeout,
         reservations: Reservations::new(config.replica_timeout),
+        cluster,
     });
-    let rules = Rules::new(table, metrics);
+    let rules = Rules::new(rules, metrics);
     let intake = Intake::new(
         &config,
         reader,

@@ -38,6 +38,7 @@ pub(super) struct Shared {
     pub(super) limits: BatchLimits,
     pub(super) topic_missing_timeout: Duration,
     pub(super) reservations: Reservations,
+    pub(super) cluster: Option<super::Shared>,
 }
 
 struct Topic {
@@ -154,7 +155,7 @@ impl Topic {
             for index in 0..self.lanes.len() {
                 if let Some(batch) = self.lanes[index].next_batch(self.shared.limits, now) {
                     self.send(index, batch);
-                } else if let Some(when) = self.lanes[index].wakes_at() {
+                } else if let Some(when) = self.lanes[index].wakes_at(self.shared.limits) {
                     wake = wake.min(when);
                 }
             }

@@ -4,13 +4,17 @@
 //! option ends at a blank. State that goes from line to line (the listener, the plugin that `plugin_opt_` lines belong
 //! to) begins anew in each file of an `include_dir`. What is not listed here is skipped: the broker complains about it.
 
+mod bridges;
 mod limits;
 mod parse;
+mod persistence;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use bridges::{Bridge, BridgeSubscription};
 pub use limits::QueueLimits;
+pub use persistence::Persistence;
 
 /// File names of this bridge's plugin.
 const OUR_FILES: &[&str] = &["mosquitto_rocketmq.so", "libmosquitto_rocketmq.so"];
@@ -98,6 +102,8 @@ pub struct Listener {
     pub mount_point: Option<String>,
     /// Whether the broker expects a PROXY header before MQTT (Mosquitto 2.1).
     pub proxy_protocol: bool,
+    /// `use_identity_as_username` or `use_subject_as_username`: the certificate says who a client is, and no plugin is asked.
+    pub names_from_certificates: bool,
     /// `max_connections`; nothing or negative: no limit.
     pub max_connections: Option<i64>,
     /// Its own security options, which count with `per_listener_settings` (and in 2.1 also `plugin_use` and
@@ -131,6 +137,10 @@ pub struct MosquittoConf {
     pub plugins: Vec<PluginLine>,
     /// What a client's queue holds.
     pub queue_limits: QueueLimits,
+    /// Where it saves its sessions.
+    pub persistence: Persistence,
+    /// Its own bridges to other brokers.
+    pub bridges: Vec<Bridge>,
     /// Lines that Mosquitto reads otherwise than they look.
     pub warnings: Vec<Warning>,
 }

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
+use super::bridges::Bridge;
 use super::{Listener, MosquittoConf, MosquittoConfError, PluginLine, Security, Warning};
 
 /// Options that, before any `listener` line, make Mosquitto 2.0 open its default listener on port 1883.
@@ -46,6 +47,7 @@ struct File<'p> {
     path: &'p Path,
     listener: Current,
     plugin: Option<usize>,
+    bridge: Option<usize>,
 }
 
 /// Gathers the lines of all files.
@@ -79,6 +81,7 @@ impl Reader {
             path,
             listener: Current::Default,
             plugin: None,
+            bridge: None,
         };
         for (index, line) in text.split('\n').enumerate() {
             // Only a `#` in the first column makes a comment, and only blanks (not tabs) end the option.
@@ -173,10 +176,23 @@ impl Reader {
                 file.listener = Current::Default;
             }
             "bind_address" => self.default_listener.host = Some(first_word(text).to_owned()),
+            "connection" => {
+                file.bridge = Some(self.conf.bridges.len());
+                self.conf.bridges.push(Bridge::new(first_word(text)));
+            }
             _ if self.conf.queue_limits.line(key, text)? => {}
+            _ if self.conf.persistence.line(key, text)? => {}
+            _ if self.bridge_line(file, key, text)? => {}
             _ => return self.listener_option(file, key, text),
         }
         Ok(())
+    }
+
+    fn bridge_line(&mut self, file: &File<'_>, key: &str, text: &str) -> Result<bool, String> {
+        match file.bridge {
+            Some(index) => self.conf.bridges[index].line(key, text),
+            None => Ok(false),
+        }
     }
 
     fn listener_option(&mut self, file: &File<'_>, key: &str, text: &str) -> Result<(), String> {
@@ -186,6 +202,9 @@ impl Reader {
             "certfile" | "psk_hint" => listener.tls = true,
             "bind_interface" => listener.bind_interface = Some(text.to_owned()),
             "mount_point" => listener.mount_point = Some(text.to_owned()),
+            "use_identity_as_username" | "use_subject_as_username" => {
+                listener.names_from_certificates |= boolean(key, text)?;
+            }
             "enable_proxy_protocol" => listener.proxy_protocol = true,
             "max_connections" => {
                 let number = first_word(text)
@@ -355,7 +374,7 @@ fn first_word(text: &str) -> &str {
     text.split(' ').find(|word| !word.is_empty()).unwrap_or("")
 }
 
-fn boolean(key: &str, text: &str) -> Result<bool, String> {
+pub(super) fn boolean(key: &str, text: &str) -> Result<bool, String> {
     match first_word(text) {
         "true" | "1" => Ok(true),
         "false" | "0" => Ok(false),
@@ -371,7 +390,7 @@ fn port(text: &str) -> Result<u16, String> {
         .ok_or_else(|| format!("port \"{word}\" is not 1 to 65535"))
 }
 
-fn path_value(key: &str, text: &str) -> Result<PathBuf, String> {
+pub(super) fn path_value(key: &str, text: &str) -> Result<PathBuf, String> {
     if text.is_empty() {
         Err(format!("{key} has no value"))
     } else {

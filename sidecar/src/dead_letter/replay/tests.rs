@@ -84,7 +84,10 @@ impl Bench {
             writer,
             Arc::clone(&backbone),
             metrics,
-            sink,
+            downlink::Outlets {
+                dead: sink,
+                shared: None,
+            },
         )
         .unwrap();
         let replayer = Replayer::new(config, dead.clone(), backbone, downlink.replays());

@@ -44,6 +44,14 @@ impl Fake {
         });
     }
 
+    /// A message as it is: its place is given.
+    pub(super) fn put(&self, incoming: Incoming) {
+        self.with(|state| {
+            let queued = state.messages.entry(incoming.queue.clone()).or_default();
+            queued.push(incoming);
+        });
+    }
+
     /// The newest message is one that the client could not decode.
     pub(super) fn spoil(&self, topic: &str, problem: &str) {
         self.with(|state| {
@@ -57,7 +65,7 @@ impl Fake {
     }
 }
 
-fn queue(topic: &str) -> Queue {
+pub(super) fn queue(topic: &str) -> Queue {
     Queue {
         topic: topic.into(),
         broker: "b".into(),
@@ -119,8 +127,9 @@ impl Consumer for FakeConsumer {
                     .any(|subscription| subscription.topic == queue.topic)
                 {
                     let from = usize::try_from(*next).unwrap().min(messages.len());
-                    taken.extend(messages[from..].iter().take(max - taken.len()).cloned());
-                    *next = (*next).max(taken.last().map_or(0, |last: &Incoming| last.offset + 1));
+                    let more: Vec<_> = messages[from..].iter().take(max - taken.len()).collect();
+                    *next += more.len() as i64;
+                    taken.extend(more.into_iter().cloned());
                 }
             }
             Ok(taken)

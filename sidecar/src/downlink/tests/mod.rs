@@ -1,6 +1,7 @@
 //! The whole downlink against a RocketMQ made of memory and a real hand-off log.
 
 mod fake;
+mod shared;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -11,7 +12,7 @@ use protocol::config::Config;
 use protocol::message::Message;
 use rocketmq::Incoming;
 
-use super::{DownlinkHandle, start};
+use super::{DownlinkHandle, Outlets, Shared, start};
 use crate::metrics::{Metrics, Snapshot};
 use fake::Fake;
 
@@ -52,6 +53,10 @@ fn log_of(spool: &Path) -> std::path::PathBuf {
 
 impl Bench {
     fn start(spool: &Path, rules: &[&str], fake: Fake) -> Bench {
+        Bench::start_with(spool, config(spool, rules), fake, None)
+    }
+
+    fn start_with(spool: &Path, config: Arc<Config>, fake: Fake, shared: Option<Shared>) -> Bench {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -69,11 +74,11 @@ impl Bench {
         });
         let handle = runtime.block_on(async {
             start(
-                config(spool, rules),
+                config,
                 writer,
                 Arc::new(fake.clone()),
                 Arc::clone(&metrics),
-                sink,
+                Outlets { dead: sink, shared },
             )
             .unwrap()
         });

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use handoff::AppendError;
-use protocol::message::Message;
-use rocketmq::Incoming;
+use protocol::message::DownlinkFrame;
+use rocketmq::{Consumer, Incoming};
 
 use super::super::{Again, AgainOutcome};
-use super::{POLL, Route, Worker, warn};
+use super::hand_over::warn;
+use super::{POLL, Worker};
+use crate::downlink::routes::Route;
 use crate::mapping::downlink::{Outcome, map};
 use crate::metrics::unix_ms;
 
@@ -16,7 +18,7 @@ const TRIES: usize = 5;
 
 impl Worker {
     /// Appends the letters that wait for it.
-    pub(super) fn replay(&mut self) {
+    pub(super) fn replay(&mut self, mut consumer: Option<&mut dyn Consumer>) {
         while let Some((what, answer)) = self.control.next_replay() {
             if answer.is_closed() {
                 // Who asked has given up, and told so: the letter stays where it is.
@@ -24,6 +26,13 @@ impl Worker {
             }
             let outcome = match what {
                 Again::Frame(frame) => self.again(&frame),
+                Again::Shared(incoming) => match consumer.as_deref_mut() {
+                    Some(consumer) => {
+                        self.hand_over(&[*incoming], consumer);
+                        Ok(())
+                    }
+                    None => Err("RocketMQ is not being read".to_owned()),
+                },
                 Again::Message(incoming, rule) => self.map_again(&incoming, &rule),
             };
             // Who asked may have given up.
@@ -32,14 +41,14 @@ impl Worker {
     }
 
     fn again(&mut self, frame: &[u8]) -> AgainOutcome {
-        let message = Message::decode(frame)
+        let decoded = DownlinkFrame::decode(frame)
             .map_err(|error| format!("its frame holds no message: {error}"))?;
-        let age_ms = unix_ms().saturating_sub(message.received_at_ms);
-        if message
-            .expiry_s
-            .is_some_and(|seconds| age_ms >= u64::from(seconds) * 1000)
-        {
-            return Err("it has expired".to_owned());
+        if let DownlinkFrame::Message(message) = decoded {
+            let age_ms = unix_ms().saturating_sub(message.received_at_ms);
+            let is_over = |seconds: u32| age_ms >= u64::from(seconds) * 1000;
+            if message.expiry_s.is_some_and(is_over) {
+                return Err("it has expired".to_owned());
+            }
         }
         self.append_again(frame.len(), |out| out.copy_from_slice(frame))
     }
@@ -87,7 +96,11 @@ impl Worker {
         }
     }
 
-    fn append_again(&mut self, len: usize, mut fill: impl FnMut(&mut [u8])) -> AgainOutcome {
+    pub(super) fn append_again(
+        &mut self,
+        len: usize,
+        mut fill: impl FnMut(&mut [u8]),
+    ) -> AgainOutcome {
         for _ in 0..TRIES {
             match self.writer.append_with(len, &mut fill) {
                 // What could not be synced is in the log all the same.

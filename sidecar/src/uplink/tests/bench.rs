@@ -52,12 +52,15 @@ impl Bench {
         let backbone: Arc<dyn Backbone> = Arc::<Fake>::clone(fake);
         self.handle = Some(start(
             config,
-            reader,
-            epochs,
-            table,
+            Log {
+                reader,
+                epochs,
+                rules: table,
+            },
             backbone,
             Arc::clone(&self.metrics),
             dead,
+            None,
         ));
     }
 

@@ -1,0 +1,460 @@
+//! What runs: heartbeats, the telling of clients, the reading of what the others tell, and the frames for Mosquitto. All of them share
+//! one [`Core`]; none waits for RocketMQ while it holds it.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use protocol::cluster::Topics;
+use rocketmq::{
+    Backbone, Consumer, Error, Incoming, Outgoing, Queue, Select, StartAt, Subscription,
+};
+use tokio::sync::{Notify, watch};
+
+use super::core::Core;
+use super::events::{EventCounters, Interests};
+use super::members::{Change, Now};
+use super::report::{Clients, Report, Wanted};
+use super::wire::{Load, NodeMessage};
+use crate::downlink::{Again, Replays};
+use crate::health::{Reason, what};
+use crate::metrics::{Metrics, unix_ms};
+
+/// How often the others are judged.
+const TICK_EVERY: Duration = Duration::from_millis(250);
+/// Messages about clients sent at once, and frames given to the downlink at once.
+const BATCH: usize = 64;
+/// Messages taken from RocketMQ at once, and how long one poll may take.
+const POLL_MAX: usize = 256;
+const POLL: Duration = Duration::from_millis(200);
+/// How often it is kept how far the topics were read: what a restart reads again costs time alone.
+const COMMIT_EVERY: Duration = Duration::from_secs(10);
+/// Pauses after failures: doubled up to the longest.
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+/// How long the last word to the others may take.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// What all tasks share.
+pub(crate) struct Shared {
+    pub(super) core: Mutex<Core>,
+    pub(super) name: String,
+    pub(super) topics: Topics,
+    /// The consumer group of this node for what the nodes tell.
+    pub(super) group: String,
+    pub(super) interests: Arc<Interests>,
+    pub(super) events: Arc<EventCounters>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) backbone: Arc<dyn Backbone>,
+    pub(super) replays: Replays,
+    pub(super) stop: watch::Sender<bool>,
+    /// There may be something to tell the others, and something for Mosquitto.
+    pub(super) to_tell: Notify,
+    pub(super) to_publish: Notify,
+    /// What RocketMQ said last when a message of ours did not go.
+    pub(super) failure: Mutex<Option<String>>,
+    pub(super) started_ms: u64,
+}
+
+pub(super) fn now() -> Now {
+    Now {
+        at: Instant::now(),
+        unix_ms: unix_ms(),
+    }
+}
+
+impl Shared {
+    pub(super) fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_stopping(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    /// Sleeps, but not past a stop.
+    async fn pause(&self, time: Duration) {
+        let mut stop = self.stop.subscribe();
+        let _ = tokio::time::timeout(time, stop.wait_for(|is_stopping| *is_stopping)).await;
+    }
+
+    /// Wakes whoever has something to do after a change.
+    pub(super) fn wake(&self) {
+        self.to_tell.notify_one();
+        self.to_publish.notify_one();
+    }
+
+    fn load(&self) -> Load {
+        let waits = |log: &crate::metrics::LogGauges| {
+            let (released, end) = (log.released.load(Relaxed), log.end.load(Relaxed));
+            end.saturating_sub(released)
+        };
+        let health = self.metrics.health.lock();
+        let health = health.unwrap_or_else(PoisonError::into_inner);
+        Load {
+            clients: 0,
+            uplink_bytes: waits(&self.metrics.uplink_log),
+            downlink_bytes: waits(&self.metrics.downlink_log),
+            degraded: health
+                .reasons
+                .iter()
+                .map(|reason| reason.what.clone())
+                .collect(),
+        }
+    }
+
+    /// The section of the status.
+    pub(crate) fn report(&self) -> Report {
+        let mut report = Report {
+            name: self.name.clone(),
+            sessions: self.events.sessions.load(Relaxed),
+            filters: self.events.filters.load(Relaxed),
+            sessions_bytes: self.events.bytes.load(Relaxed),
+            interest_tags: self.interests.tags().map(|tags| tags as u64),
+            ..Report::default()
+        };
+        self.core().fill(&mut report, now());
+        report.counters.events_read = self.events.read.load(Relaxed);
+        report.counters.events_damaged = self.events.damaged.load(Relaxed);
+        report
+    }
+
+    /// Clients of the cluster.
+    pub(crate) fn clients(&self, wanted: &Wanted) -> Clients {
+        self.core().clients(wanted)
+    }
+
+    /// What is wrong, if anything is.
+    pub(crate) fn problem(&self) -> Option<Reason> {
+        let core = self.core();
+        let members = &core.members;
+        if members.is_refused {
+            let detail = format!(
+                "another broker works as node {}: give each its own node_id",
+                core.node
+            );
+            return Some(Reason::new(what::NODE_ID_TWICE, self.started_ms, detail));
+        }
+        let timeout_ms = members.timeout().as_millis() as u64;
+        let since_ms = match members.stale_since {
+            Some(since) => since.unix_ms,
+            None if members.is_hearing() => return None,
+            None => self.started_ms,
+        };
+        if unix_ms().saturating_sub(since_ms) < timeout_ms {
+            return None;
+        }
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let detail = format!(
+            "this node does not hear its own heartbeats on {}, so nothing is known of the others: {}",
+            self.topics.nodes,
+            failure.as_deref().unwrap_or("nothing comes back")
+        );
+        Some(Reason::new(what::CLUSTER_AWAY, since_ms, detail))
+    }
+
+    fn failed(&self, what: &str, error: Option<&Error>) {
+        let text = error.map(|error| format!("{what}: {error}"));
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        if *failure != text {
+            match &text {
+                Some(text) => log::debug!("cluster: {text}"),
+                None => log::debug!("cluster: messages go again"),
+            }
+            *failure = text;
+        }
+    }
+
+    fn say(&self, changes: &[Change]) {
+        for change in changes {
+            match change {
+                Change::Joined(node) => log::info!("cluster: node {node} is there"),
+                Change::Suspect(node) => log::warn!("cluster: node {node} is silent"),
+                Change::Recovered(node) => log::info!("cluster: node {node} is heard again"),
+                Change::Dead(node) => {
+                    log::warn!("cluster: node {node} is dead: its clients count as offline");
+                }
+                Change::Left(node) => log::info!("cluster: node {node} has left"),
+                Change::Gone(node) => {
+                    log::info!(
+                        "cluster: node {node} has not come back: its clients count as offline"
+                    );
+                }
+                Change::Back(node) => log::info!("cluster: node {node} is back"),
+                Change::ViewLost => log::warn!(
+                    "cluster: this node does not hear itself through RocketMQ; nothing is known of the others"
+                ),
+                Change::ViewBack(time) => {
+                    log::info!(
+                        "cluster: this node hears itself again, after {} s",
+                        time.as_secs()
+                    );
+                }
+                Change::Rival {
+                    instance,
+                    spool,
+                    is_refused,
+                } => self.say_rival(instance, spool, *is_refused),
+                Change::RivalGone => {
+                    log::info!(
+                        "cluster: the other broker of our node id is gone; this one works again"
+                    );
+                }
+            }
+        }
+    }
+
+    fn say_rival(&self, instance: &str, spool: &str, is_refused: bool) {
+        let node = &self.core().node;
+        if is_refused {
+            log::error!(
+                "cluster: another broker works as node {node} (spool {spool}, process {instance}) and was there before this one: this node takes no part in the cluster until that one is gone. Give each broker its own node_id"
+            );
+        } else {
+            log::error!(
+                "cluster: another broker works as node {node} (spool {spool}, process {instance}), began later, and takes no part. Give each broker its own node_id"
+            );
+        }
+    }
+
+    fn changed(&self, changes: &[Change]) {
+        self.say(changes);
+        self.interests.withhold(self.core().members.is_refused);
+    }
+}
+
+/// Where messages go: always the same queue while that takes them, so that they stay in order.
+struct Lane {
+    shared: Arc<Shared>,
+    topic: String,
+    queues: Vec<Queue>,
+    place: usize,
+}
+
+impl Lane {
+    fn new(shared: &Arc<Shared>, topic: &str) -> Lane {
+        let mut hasher = DefaultHasher::new();
+        shared.core().node.hash(&mut hasher);
+        Lane {
+            shared: Arc::clone(shared),
+            topic: topic.to_owned(),
+            queues: Vec::new(),
+            place: (hasher.finish() % 1024) as usize,
+        }
+    }
+
+    async fn send(&mut self, batch: &[Outgoing]) -> Result<(), Error> {
+        let sent = self.try_send(batch).await;
+        match &sent {
+            Ok(()) => self.shared.failed("", None),
+            Err(error) => {
+                self.shared
+                    .failed("what this node has to tell can't be sent", Some(error));
+                // What was told keeps its order by its numbers: another queue serves as well.
+                self.queues.clear();
+                self.place += 1;
+            }
+        }
+        sent
+    }
+
+    async fn try_send(&mut self, batch: &[Outgoing]) -> Result<(), Error> {
+        let backbone = &self.shared.backbone;
+        if self.queues.is_empty() {
+            self.queues = backbone.write_queues(&self.topic).await?;
+        }
+        let Some(queue) = self.queues.get(self.place % self.queues.len().max(1)) else {
+            return Err(Error::TopicMissing {
+                topic: self.topic.clone(),
+            });
+        };
+        match backbone.send(queue, batch).await {
+            // It is stored.
+            Ok(()) | Err(Error::Reserved { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Judges the others by the time.
+pub(super) async fn tick(shared: Arc<Shared>) {
+    while !shared.is_stopping() {
+        let changes = shared.core().tick(now());
+        shared.changed(&changes);
+        shared.wake();
+        shared.pause(TICK_EVERY).await;
+    }
+}
+
+/// Heartbeats, and questions. One that did not go is not sent again: the next one says more.
+pub(super) async fn beat(shared: Arc<Shared>) {
+    let mut lane = Lane::new(&shared, &shared.topics.nodes);
+    let every = shared.core().members.beat_every();
+    while !shared.is_stopping() {
+        let load = shared.load();
+        let batch: Vec<Outgoing> = {
+            let mut core = shared.core();
+            let clients = core.table.online_at(&core.node).count() as u64;
+            let beat = core.members.next_beat(now(), Load { clients, ..load });
+            let asks = core.take_asks();
+            let messages = [NodeMessage::Beat(beat)].into_iter().chain(asks);
+            messages.map(|message| message.outgoing()).collect()
+        };
+        let sent = lane.send(&batch).await;
+        {
+            let counters = &mut shared.core().counters;
+            match sent {
+                Ok(()) => counters.heartbeats_sent += 1,
+                Err(_) => counters.heartbeats_failed += 1,
+            }
+        }
+        shared.pause(every).await;
+    }
+    let (node, instance) = {
+        let core = shared.core();
+        (core.node.clone(), core.members.own.instance.clone())
+    };
+    let leave = NodeMessage::Leave { node, instance }.outgoing();
+    // Else they find out by its silence.
+    let _ = tokio::time::timeout(LAST_WORD, lane.send(&[leave])).await;
+}
+
+/// Tells of clients: one batch at a time, each until it is stored.
+pub(super) async fn tell(shared: Arc<Shared>) {
+    let mut lane = Lane::new(&shared, &shared.topics.presence);
+    let mut retry = RETRY_FIRST;
+    let mut batch: Vec<Outgoing> = Vec::new();
+    while !shared.is_stopping() {
+        if batch.is_empty() {
+            batch = shared.core().next_presence(BATCH, now());
+        }
+        if batch.is_empty() {
+            shared.to_tell.notified().await;
+            continue;
+        }
+        if lane.send(&batch).await.is_ok() {
+            shared.core().counters.presence_sent += batch.len() as u64;
+            batch.clear();
+            retry = RETRY_FIRST;
+            continue;
+        }
+        shared.core().counters.presence_failed += 1;
+        shared.pause(retry).await;
+        retry = (retry * 2).min(RETRY_MAX);
+    }
+    let _ = tokio::time::timeout(LAST_WORD, async {
+        while !batch.is_empty() && lane.send(&batch).await.is_ok() {
+            batch = shared.core().next_presence(BATCH, now());
+        }
+    })
+    .await;
+}
+
+/// Reads what the others tell.
+pub(super) async fn listen(shared: Arc<Shared>) {
+    let mut retry = RETRY_FIRST;
+    while !shared.is_stopping() {
+        let topics = [&shared.topics.nodes, &shared.topics.presence];
+        let subscriptions = topics.map(|topic| Subscription {
+            topic: topic.clone(),
+            select: Select::Tags("*".to_owned()),
+        });
+        let consumer = shared
+            .backbone
+            .subscribe(&shared.group, subscriptions.into(), StartAt::Latest)
+            .await;
+        match consumer {
+            Ok(consumer) => listen_to(&shared, consumer).await,
+            Err(error) => {
+                shared.failed("what the other nodes tell can't be read", Some(&error));
+                shared.pause(retry).await;
+                retry = (retry * 2).min(RETRY_MAX);
+            }
+        }
+    }
+}
+
+async fn listen_to(shared: &Arc<Shared>, mut consumer: Box<dyn Consumer>) {
+    let mut next: std::collections::BTreeMap<Queue, i64> = std::collections::BTreeMap::new();
+    let mut committed = Instant::now();
+    while !shared.is_stopping() {
+        match consumer.poll(POLL_MAX, POLL).await {
+            Ok(batch) => {
+                for incoming in &batch {
+                    take(shared, incoming);
+                    next.insert(incoming.queue.clone(), incoming.offset + 1);
+                }
+            }
+            Err(error) => {
+                shared.failed("what the other nodes tell can't be read", Some(&error));
+                shared.pause(RETRY_FIRST).await;
+            }
+        }
+        // What Mosquitto is yet to be given would be forgotten with this process.
+        let is_done = shared.core().table.waiting().1 == 0;
+        if is_done && !next.is_empty() && committed.elapsed() >= COMMIT_EVERY {
+            committed = Instant::now();
+            let offsets: Vec<_> = std::mem::take(&mut next).into_iter().collect();
+            if consumer.commit(&offsets).await.is_err() {
+                next.extend(offsets);
+            }
+        }
+    }
+    if shared.core().table.waiting().1 == 0 {
+        let offsets: Vec<_> = next.into_iter().collect();
+        let _ = tokio::time::timeout(LAST_WORD, consumer.commit(&offsets)).await;
+    }
+    consumer.close().await;
+}
+
+fn take(shared: &Arc<Shared>, incoming: &Incoming) {
+    let now = now();
+    if incoming.problem.is_some() {
+        shared.core().counters.not_understood += 1;
+    } else if incoming.queue.topic == shared.topics.nodes {
+        let body = &incoming.body;
+        let changes = shared.core().node_message(body, incoming.stored_at_ms, now);
+        if !changes.is_empty() {
+            shared.changed(&changes);
+        }
+    } else {
+        let tag = incoming.tag.as_deref();
+        shared.core().presence_message(tag, &incoming.body, now);
+    }
+    shared.wake();
+}
+
+/// Gives Mosquitto what it is to publish and to close, through the downlink's thread, which alone may write to the log.
+pub(super) async fn hand_over(shared: Arc<Shared>) {
+    while !shared.is_stopping() {
+        let frames = shared.core().next_frames(BATCH, now());
+        if frames.is_empty() {
+            shared.to_publish.notified().await;
+            continue;
+        }
+        let mut answers = Vec::with_capacity(frames.len());
+        for frame in frames {
+            let answer = shared.replays.submit(Again::Frame(frame.bytes.clone()));
+            answers.push((frame, Some(answer)));
+        }
+        let mut is_failing = false;
+        for (frame, answer) in answers.drain(..) {
+            // Behind one that did not get in, the others are called back (by letting go of the answer).
+            let outcome = match answer {
+                Some(answer) if !is_failing => answer.await.ok(),
+                _ => None,
+            };
+            let mut core = shared.core();
+            if matches!(outcome, Some(Ok(()))) {
+                core.counters.presence_published += 1;
+            } else {
+                is_failing = true;
+                core.frame_again(frame);
+            }
+        }
+        if is_failing {
+            shared.pause(RETRY_MAX).await;
+        }
+    }
+}

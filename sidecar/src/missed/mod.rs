@@ -1,0 +1,352 @@
+//! A client with a session that was away from the whole cluster, or whose node is gone, and comes to this node: what it missed is read from RocketMQ, and given to
+//! it alone.
+//!
+//! Mosquitto knows nothing of its old session. Once it has subscribed again, the messages published since it went are read once more, and those that neither came
+//! nor will come by the new subscription go to it by its client id, in order. What is published meanwhile may come between.
+//!
+//! In the same way a broker that was killed gets the retained messages again that it had not saved.
+//!
+//! Which ones those are that a client has missed is told by the logs: a subscription brings what is injected behind it (the plugin tells where that was), and of this node's own
+//! messages what was published behind it.
+
+mod handed;
+mod job;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use protocol::cluster::{Buckets, RETAINED_TAG};
+use protocol::config::Config;
+use protocol::rules::DownlinkRule;
+use rocketmq::{Backbone, Consumer, Incoming, Interest, Select, StartAt, Subscription};
+use tokio::sync::{mpsc, watch};
+
+use crate::downlink::{Again, Replays};
+use crate::mapping::downlink::{Context, Outcome, map};
+use crate::mapping::names;
+use crate::metrics::unix_ms;
+pub(crate) use handed::Handed;
+pub(crate) use job::Want;
+use job::{Facts, Fate, Job};
+
+/// One reading serves all who come so close together, as when a node is gone: until nobody has come for this long ...
+const QUIET: Duration = Duration::from_millis(300);
+/// ... or for this long in all.
+const GATHER: Duration = Duration::from_secs(2);
+/// What was stored so shortly before a subscription may yet come by it.
+const RECENT_MS: i64 = 10_000;
+/// How long it is waited for.
+const RECENT_WAIT: Duration = Duration::from_secs(3);
+/// Messages of that kind held in memory.
+const RECENT_MAX: usize = 20_000;
+/// Identities remembered, to leave out what was stored twice.
+const KNOWN_MAX: usize = 1 << 20;
+const POLL: Duration = Duration::from_millis(200);
+const BATCH: usize = 256;
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What the status tells.
+#[derive(Debug, Default)]
+pub(crate) struct MissedCounters {
+    /// Clients that were served.
+    pub(crate) clients: AtomicU64,
+    /// Messages given to them.
+    pub(crate) messages: AtomicU64,
+}
+
+/// What is to be read once more.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// What a client has missed, that has subscribed now.
+    Client(Want),
+    /// The broker's retained messages, since this time (Unix milliseconds).
+    Retained(u64),
+}
+
+/// Where requests are put.
+#[derive(Clone)]
+pub(crate) struct Missed {
+    requests: mpsc::UnboundedSender<Request>,
+    pub(crate) counters: Arc<MissedCounters>,
+}
+
+impl Missed {
+    /// Has it read.
+    pub(crate) fn request(&self, request: Request) {
+        // Nobody takes them while the sidecar ends.
+        let _ = self.requests.send(request);
+    }
+}
+
+/// Starts the task that serves requests. It ends with the runtime. Nothing for a node that shares nothing.
+pub(crate) fn start(
+    config: &Config,
+    backbone: Arc<dyn Backbone>,
+    handed: Arc<Handed>,
+    replays: Replays,
+) -> Option<Missed> {
+    let rule = config.shared_downlink()?;
+    let (requests, incoming) = mpsc::unbounded_channel();
+    let counters = Arc::new(MissedCounters::default());
+    let reader = Reader {
+        rule,
+        group: format!("{}_MISSED", config.group),
+        node_id: config.node_id.clone(),
+        context: Context {
+            // Whoever published it: the client was not here.
+            node_id: String::new(),
+            layout: config.layout,
+        },
+        backbone,
+        handed,
+        replays,
+        counters: Arc::clone(&counters),
+    };
+    tokio::spawn(reader.run(incoming));
+    Some(Missed { requests, counters })
+}
+
+struct Reader {
+    rule: DownlinkRule,
+    group: String,
+    node_id: String,
+    context: Context,
+    backbone: Arc<dyn Backbone>,
+    handed: Arc<Handed>,
+    replays: Replays,
+    counters: Arc<MissedCounters>,
+}
+
+impl Reader {
+    async fn run(self, mut incoming: mpsc::UnboundedReceiver<Request>) {
+        while let Some(first) = incoming.recv().await {
+            let requests = gather(first, &mut incoming).await;
+            let since_ms = requests.iter().filter_map(|request| match request {
+                Request::Retained(since_ms) => Some(*since_ms),
+                Request::Client(_) => None,
+            });
+            if let Some(since_ms) = since_ms.min() {
+                self.serve_retained(since_ms).await;
+            }
+            let wants = requests.into_iter().filter_map(|request| match request {
+                Request::Client(want) => Some(want),
+                Request::Retained(_) => None,
+            });
+            self.serve_clients(wants.collect()).await;
+        }
+    }
+
+    async fn serve_clients(&self, wants: Vec<Want>) {
+        if wants.is_empty() {
+            return;
+        }
+        let clients: HashSet<&str> = wants.iter().map(|want| want.client_id.as_str()).collect();
+        let clients = clients.len() as u64;
+        let job = Job::new(wants, &self.node_id);
+        let given = self.serve(&job).await;
+        self.counters.clients.fetch_add(clients, Relaxed);
+        log::info!(
+            "{clients} clients that came from other nodes got {given} messages that they had missed"
+        );
+    }
+
+    async fn serve_retained(&self, since_ms: u64) {
+        log::info!(
+            "Mosquitto may have lost retained messages that it had not saved: they are read again"
+        );
+        while let Err(error) = self.read_retained(since_ms).await {
+            log::warn!("retained messages can't be read again, trying again: {error}");
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn read_retained(&self, since_ms: u64) -> Result<(), rocketmq::Error> {
+        let tags = Buckets::Some([RETAINED_TAG.to_owned()].into());
+        let mut consumer = self.consumer(tags, since_ms).await?;
+        let outcome = loop {
+            match consumer.poll(BATCH, POLL).await {
+                Ok(batch) if batch.is_empty() && consumer.settled_ms().is_some() => break Ok(()),
+                Ok(batch) => {
+                    for message in batch.into_iter().filter(|message| message.is_read_back) {
+                        self.hand_over(|| Again::Shared(Box::new(message.clone())))
+                            .await;
+                    }
+                }
+                Err(error) => break Err(error),
+            }
+        };
+        consumer.close().await;
+        outcome
+    }
+
+    /// Returns how many messages were given. Begins again when RocketMQ fails, without those that were given already.
+    async fn serve(&self, job: &Job) -> u64 {
+        let mut state = State::default();
+        while let Err(error) = self.read(job, &mut state).await {
+            log::warn!("what clients have missed can't be read, trying again: {error}");
+            tokio::time::sleep(PAUSE).await;
+        }
+        state.given
+    }
+
+    async fn read(&self, job: &Job, state: &mut State) -> Result<(), rocketmq::Error> {
+        let (buckets, since_ms) = job.buckets();
+        let started_ms = i64::try_from(unix_ms()).unwrap_or(i64::MAX);
+        let mut consumer = self.consumer(buckets, since_ms).await?;
+        let outcome = loop {
+            match consumer.poll(BATCH, POLL).await {
+                Ok(batch) if batch.is_empty() && consumer.settled_ms().is_some() => break Ok(()),
+                Ok(batch) => {
+                    for message in batch.into_iter().filter(|message| message.is_read_back) {
+                        self.take(job, message, started_ms, state).await;
+                    }
+                }
+                Err(error) => break Err(error),
+            }
+        };
+        consumer.close().await;
+        outcome?;
+        self.take_recent(job, state).await;
+        Ok(())
+    }
+
+    /// Reads what these buckets have had since then, and gives it as read back.
+    async fn consumer(
+        &self,
+        buckets: Buckets,
+        since_ms: u64,
+    ) -> Result<Box<dyn Consumer>, rocketmq::Error> {
+        let since_ms = i64::try_from(since_ms).unwrap_or(i64::MAX);
+        let mut interest = Interest::default();
+        match buckets {
+            Buckets::All => interest.all_since_ms = Some(since_ms),
+            Buckets::Some(tags) => {
+                interest.tags = tags.into_iter().map(|tag| (tag, since_ms)).collect();
+            }
+        }
+        let (_, interest) = watch::channel(Arc::new(interest));
+        let subscription = Subscription {
+            topic: self.rule.topic.clone(),
+            select: Select::Interest(interest),
+        };
+        self.backbone
+            .subscribe(&self.group, vec![subscription], StartAt::Latest)
+            .await
+    }
+
+    /// Gives a message to those who have missed it, or keeps it until that is known.
+    async fn take(&self, job: &Job, message: Incoming, started_ms: i64, state: &mut State) {
+        let Some(facts) = Facts::of(&message).filter(|_| message.problem.is_none()) else {
+            return;
+        };
+        let is_recent = message.stored_at_ms > started_ms - RECENT_MS;
+        let is_open = |want: &&Want| job.fate(want, &facts, &self.handed) == Fate::Open;
+        // In order: what stands behind one that is waited for waits too.
+        if is_recent
+            && state.recent.len() < RECENT_MAX
+            && (!state.recent.is_empty() || job.wanted_by(&facts).iter().any(is_open))
+        {
+            state.recent.push(message);
+            return;
+        }
+        self.give(job, &message, state).await;
+    }
+
+    async fn take_recent(&self, job: &Job, state: &mut State) {
+        let recent = std::mem::take(&mut state.recent);
+        if recent.is_empty() {
+            return;
+        }
+        tokio::time::sleep(RECENT_WAIT).await;
+        for message in recent {
+            self.give(job, &message, state).await;
+        }
+    }
+
+    async fn give(&self, job: &Job, message: &Incoming, state: &mut State) {
+        let Some(facts) = Facts::of(message) else {
+            return;
+        };
+        let id = message
+            .properties
+            .iter()
+            .find(|(name, _)| name == names::ID);
+        if !state.is_new(id.map_or("", |(_, id)| id)) {
+            return;
+        }
+        for want in job.wanted_by(&facts) {
+            if job.fate(want, &facts, &self.handed) == Fate::Comes {
+                continue;
+            }
+            let mapped = match map(message, &self.rule, &self.context, unix_ms()) {
+                Ok(Outcome::Deliver(mapped)) => mapped,
+                Ok(Outcome::Own | Outcome::Expired) => continue,
+                Err(error) => {
+                    // It is a dead letter already, of the way down.
+                    log::debug!("{}: {error}", message.message_id);
+                    continue;
+                }
+            };
+            let mapped = mapped.for_client(&want.client_id, want.qos);
+            let message = mapped.message();
+            let mut frame = vec![0; message.encoded_len()];
+            message.encode_into(&mut frame);
+            if self.hand_over(|| Again::Frame(frame.clone())).await {
+                state.given += 1;
+                self.counters.messages.fetch_add(1, Relaxed);
+            }
+        }
+    }
+
+    /// False when the sidecar is ending.
+    async fn hand_over(&self, what: impl Fn() -> Again) -> bool {
+        let mut said: Option<Instant> = None;
+        loop {
+            match self.replays.submit(what()).await {
+                Ok(Ok(())) => return true,
+                Ok(Err(reason)) => {
+                    if said.is_none_or(|at| at.elapsed() > Duration::from_secs(60)) {
+                        log::warn!("what a client has missed waits for the downlink: {reason}");
+                        said = Some(Instant::now());
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(_) => return false,
+            }
+        }
+    }
+}
+
+/// How far a reading has come.
+#[derive(Default)]
+struct State {
+    known: HashSet<u64>,
+    recent: Vec<Incoming>,
+    given: u64,
+}
+
+impl State {
+    fn is_new(&mut self, id: &str) -> bool {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        id.hash(&mut hasher);
+        if self.known.len() >= KNOWN_MAX {
+            self.known.clear();
+        }
+        self.known.insert(hasher.finish())
+    }
+}
+
+async fn gather(first: Request, incoming: &mut mpsc::UnboundedReceiver<Request>) -> Vec<Request> {
+    let mut requests = vec![first];
+    let until = Instant::now() + GATHER;
+    while Instant::now() < until {
+        match tokio::time::timeout(QUIET, incoming.recv()).await {
+            Ok(Some(request)) => requests.push(request),
+            Ok(None) | Err(_) => break,
+        }
+    }
+    requests
+}
