@@ -39,6 +39,8 @@ pub(crate) struct Counters {
     pub(crate) snapshots_sent: u64,
     pub(crate) snapshots_heard: u64,
     pub(crate) takeovers: u64,
+    pub(crate) moved_clients: u64,
+    pub(crate) moved_messages: u64,
     pub(crate) not_understood: u64,
 }
 

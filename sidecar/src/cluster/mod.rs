@@ -114,6 +114,7 @@ impl Prepared {
         let mut core = Core::new(&self.config, &self.spool, &random_id()?, now);
         core.restore(&self.sessions, now);
         let events = Arc::new(EventCounters::default());
+        let lost = Arc::new(lost);
         let shared = Arc::new(Shared {
             core: Mutex::new(core),
             topics: Topics::of(&self.name),
@@ -128,6 +129,7 @@ impl Prepared {
             to_tell: Notify::new(),
             to_publish: Notify::new(),
             failure: Mutex::default(),
+            lost: Arc::clone(&lost),
             started_ms: now.unix_ms,
         });
         let listening = Arc::clone(&shared);

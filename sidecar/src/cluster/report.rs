@@ -34,6 +34,8 @@ pub(crate) struct Report {
     pub(crate) sessions_bytes: u64,
     /// How many tags of the shared messages are read; nothing: all.
     pub(crate) interest_tags: Option<u64>,
+    /// Topics with a retained message that all nodes have.
+    pub(crate) retained_topics: u64,
     /// Clients that are yet to be told of, and to be published.
     pub(crate) to_tell: u64,
     pub(crate) to_publish: u64,

@@ -12,6 +12,7 @@ use rocketmq::{
 };
 use tokio::sync::{Notify, watch};
 
+use super::Lost;
 use super::core::Core;
 use super::events::{EventCounters, Interests};
 use super::members::{Change, Now};
@@ -58,6 +59,7 @@ pub(crate) struct Shared {
     pub(super) to_publish: Notify,
     /// What RocketMQ said last when a message of ours did not go.
     pub(super) failure: Mutex<Option<String>>,
+    pub(super) lost: Arc<Lost>,
     pub(super) started_ms: u64,
 }
 
@@ -119,6 +121,11 @@ impl Shared {
             ..Report::default()
         };
         self.core().fill(&mut report, now());
+        report.retained_topics = self.lost.retained.len() as u64;
+        if let Some(missed) = &self.lost.missed {
+            report.counters.moved_clients = missed.counters.clients.load(Relaxed);
+            report.counters.moved_messages = missed.counters.messages.load(Relaxed);
+        }
         report.counters.events_read = self.events.read.load(Relaxed);
         report.counters.events_damaged = self.events.damaged.load(Relaxed);
         report

@@ -25,6 +25,8 @@ pub(super) struct Settled {
     file: File,
     at: u64,
     ms: i64,
+    /// What was of interest when that was noted.
+    known: Interest,
 }
 
 impl Settled {
@@ -49,14 +51,40 @@ impl Settled {
             file,
             at: header.len() as u64,
             ms: 0,
+            known: Interest::default(),
         };
         settled.note(read(&text, boot_id))?;
         std::fs::rename(&temporary, &path)?;
         Ok(settled)
     }
 
-    /// Everything of interest since this time or longer is in the log.
-    pub(super) fn note(&mut self, ms: i64) -> io::Result<()> {
+    /// What is of interest now, and since when all of it is in the log that has been of interest for so long; nothing while some is yet to be read
+    /// back.
+    pub(super) fn follow(
+        &mut self,
+        interest: &Interest,
+        settled_ms: Option<i64>,
+    ) -> io::Result<()> {
+        if let Some(ms) = settled_ms {
+            self.known = interest.clone();
+            return match ms == self.ms {
+                true => Ok(()),
+                false => self.note(ms),
+            };
+        }
+        // What came with an older time must not count as read if we die now.
+        let tags = interest.tags.iter();
+        let new = tags.filter(|(tag, _)| !self.known.tags.contains_key(*tag));
+        let all = interest
+            .all_since_ms
+            .filter(|_| self.known.all_since_ms.is_none());
+        match new.map(|(_, since)| *since).chain(all).min() {
+            Some(oldest) if oldest <= self.ms => self.note(oldest - 1),
+            _ => Ok(()),
+        }
+    }
+
+    fn note(&mut self, ms: i64) -> io::Result<()> {
         self.ms = ms;
         let line = format!("{:020}\n", ms.max(0));
         self.file.write_all_at(line.as_bytes(), self.at)
@@ -64,7 +92,7 @@ impl Settled {
 
     /// The interest, with the time as of now. It follows as long as somebody reads it.
     pub(super) fn on(
-        &self,
+        &mut self,
         mut interest: watch::Receiver<Arc<Interest>>,
         runtime: &Handle,
     ) -> watch::Receiver<Arc<Interest>> {
@@ -76,6 +104,7 @@ impl Settled {
             })
         };
         let first = with(&interest.borrow_and_update());
+        self.known = Interest::clone(&first);
         let (sender, receiver) = watch::channel(first);
         runtime.spawn(async move {
             loop {
@@ -131,6 +160,38 @@ mod tests {
             std::fs::write(dir.path().join("downlink.settled"), text).unwrap();
             assert_eq!(Settled::open(dir.path(), "other").unwrap().ms, 0);
         }
+    }
+
+    #[test]
+    fn what_came_with_an_older_time_does_not_count_as_read_before_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settled = Settled::open(dir.path(), "boot").unwrap();
+        let interest = |tags: &[(&str, i64)]| Interest {
+            tags: tags
+                .iter()
+                .map(|(tag, since)| ((*tag).to_owned(), *since))
+                .collect(),
+            ..Interest::default()
+        };
+        settled.follow(&interest(&[("a", 100)]), Some(100)).unwrap();
+        settled
+            .follow(&interest(&[("a", 100), ("b", 200)]), None)
+            .unwrap();
+        assert_eq!(settled.ms, 100, "b is newer anyway");
+        settled
+            .follow(&interest(&[("a", 100), ("b", 200), ("c", 50)]), None)
+            .unwrap();
+        assert_eq!(Settled::open(dir.path(), "boot").unwrap().ms, 49);
+        settled
+            .follow(&interest(&[("a", 100), ("b", 200), ("c", 50)]), Some(200))
+            .unwrap();
+        assert_eq!(settled.ms, 200);
+        let all = Interest {
+            all_since_ms: Some(7),
+            ..settled.known.clone()
+        };
+        settled.follow(&all, None).unwrap();
+        assert_eq!(settled.ms, 6);
     }
 
     #[test]

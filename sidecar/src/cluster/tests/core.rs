@@ -4,6 +4,9 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use protocol::message::{Command, DownlinkFrame};
 
+#[path = "arrivals.rs"]
+mod arrivals;
+
 use super::*;
 use crate::cluster::members::State;
 use crate::cluster::report::{Report, Wanted};
@@ -163,6 +166,10 @@ impl World {
 
     fn event(&mut self, node: &str, what: What<'_>) -> u64 {
         let at_ms = BEGIN_MS + self.ms + self.nodes[node].skew_ms;
+        self.take(node, at_ms, what).0
+    }
+
+    fn take(&mut self, node: &str, at_ms: u64, what: What<'_>) -> (u64, Option<Request>) {
         self.node(node).core.event(&Event { at_ms, what })
     }
 
@@ -172,13 +179,17 @@ impl World {
 
     /// By the node's clock; gives the login.
     fn log_in(&mut self, node: &str, client: &str) -> u64 {
+        self.log_in_with(node, client, true)
+    }
+
+    fn log_in_with(&mut self, node: &str, client: &str, clean: bool) -> u64 {
         let login = BEGIN_MS + self.ms + self.nodes[node].skew_ms;
         let online = What::Online {
             client_id: client,
             username: None,
             login,
             mqtt_version: 5,
-            clean: true,
+            clean,
         };
         self.event(node, online);
         let place = (node.to_owned(), client.to_owned());
@@ -187,11 +198,21 @@ impl World {
     }
 
     fn log_out(&mut self, node: &str, client: &str, login: u64, cause: u8) {
+        self.log_out_with(node, client, (login, cause), false);
+    }
+
+    fn log_out_with(
+        &mut self,
+        node: &str,
+        client: &str,
+        (login, cause): (u64, u8),
+        session_stays: bool,
+    ) {
         let offline = What::Offline {
             client_id: client,
             login,
             cause,
-            session_stays: false,
+            session_stays,
         };
         self.event(node, offline);
         self.open.remove(&(node.to_owned(), client.to_owned()));

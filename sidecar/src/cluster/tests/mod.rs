@@ -97,11 +97,20 @@ impl Sidecar {
         let writer = Writer::open(&spool_dir.join("downlink"), &log_options()).unwrap();
         // What it reads by itself is none of this.
         let nothing = Fake::default().link(node);
-        let sink = Box::new(|_: &_, _: &str, _: &str| {});
+        let outlets = downlink::Outlets {
+            dead: Box::new(|_, _, _| {}),
+            shared: None,
+        };
         let downlink =
-            downlink::start(config, writer, nothing, Arc::clone(&metrics), sink).unwrap();
+            downlink::start(config, writer, nothing, Arc::clone(&metrics), outlets).unwrap();
         let replays = downlink.replays();
-        let cluster = prepared.start(fake.link(node), metrics, replays).unwrap();
+        let lost = Lost {
+            retained: Arc::new(Retained::open(spool_dir).unwrap()),
+            missed: None,
+        };
+        let cluster = prepared
+            .start(fake.link(node), metrics, replays, lost)
+            .unwrap();
         Sidecar {
             cluster,
             downlink,

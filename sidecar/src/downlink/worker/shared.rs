@@ -1,5 +1,6 @@
 //! What is particular to the cluster's messages: retained ones are judged by their version.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use rocketmq::{Consumer, Incoming};
@@ -63,8 +64,10 @@ impl Worker {
             return;
         }
         self.last_settled = Some(Instant::now());
-        if let Some(ms) = consumer.settled_ms() {
-            written("downlink.settled", self.settled.note(ms));
+        if let Some(shared) = &self.shared {
+            let interest = Arc::clone(&shared.interest.borrow());
+            let followed = self.settled.follow(&interest, consumer.settled_ms());
+            written("downlink.settled", followed);
         }
     }
 
