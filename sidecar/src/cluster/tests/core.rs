@@ -473,6 +473,20 @@ fn after_a_start_of_mosquitto_its_clients_are_offline() {
 }
 
 #[test]
+fn who_starts_again_at_once_has_only_the_clients_that_it_tells() {
+    let mut world = World::new(&["a", "b"]);
+    world.log_in("b", "dev");
+    world.log_in("b", "gone");
+    world.pass(1_000);
+    world.start("b", 0);
+    world.log_in("b", "dev");
+    world.pass(4_000);
+    assert_eq!(world.states("a")[1], ("b".to_owned(), State::Alive));
+    assert_eq!(world.places("dev"), ["b", "b"]);
+    assert_eq!(world.places("gone"), ["gone", "unknown"]);
+}
+
+#[test]
 fn what_is_not_understood_is_passed_over() {
     let mut world = World::new(&["a"]);
     let now = world.now(0);
