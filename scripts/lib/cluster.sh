@@ -12,11 +12,14 @@ SETTLE_SECONDS=4
 
 LISTENER_PIDS=()
 
+# start_listener NODE [AT]: the listener of NODE, at node AT where it isn't its own.
 start_listener() {
-  local node=$1
-  local client=(-h 127.0.0.1 -p "$(node_port "$node")" -i "$(listener "$node")" -c -q 1 -t 'chat/#')
-  # The subscription is there when this returns.
-  mosquitto_sub "${client[@]}" -E || broker_died "$node" "the listener of node $node could not subscribe"
+  local node=$1 at=${2:-$1}
+  local client=(-h 127.0.0.1 -p "$(node_port "$at")" -i "$(listener "$node")" -c -q 1 -t 'chat/#')
+  if [[ $at == "$node" ]]; then
+    # The subscription is there when this returns.
+    mosquitto_sub "${client[@]}" -E || broker_died "$node" "the listener of node $node could not subscribe"
+  fi
   setpriv --pdeathsig TERM mosquitto_sub "${client[@]}" -F '%t %p' </dev/null >>"$(heard "$node")" 2>"$(node_dir "$node")/listener.log" &
   LISTENER_PIDS[node]=$!
   at_exit "stop $! 10"
@@ -77,12 +80,30 @@ kill_node() {
   pid=${BROKER_PIDS[node]}
   sidecar=$(processes_naming "$(node_dir "$node")/spool")
   [[ -n $sidecar ]] || die "node $node has no sidecar"
-  stop "${LISTENER_PIDS[node]}" 10
   # shellcheck disable=SC2086 # one word for each process
   kill -KILL "$pid" $sidecar
   wait "$pid" 2>/dev/null || true
+  stop "${LISTENER_PIDS[node]}" 10
   leave_no_process "$(node_dir "$node")/spool" 10 || die "node $node outlives SIGKILL"
   printf 'dead  node %s: SIGKILL of its Mosquitto and sidecar\n' "$node"
+}
+
+# show_moved NODE AT WORD FROM…: the listener of a node that is gone gets at another one what was published since.
+show_moved() {
+  local node=$1 at=$2 word=$3 from text count
+  shift 3
+  start_listener "$node" "$at"
+  for from; do
+    text="$word from node $from, message $message_id"
+    wait_until 90 heard_by_all "$text" "$node" || broker_died "$at" "'$text' did not come to the listener of node $node at node $at within 90 s"
+  done
+  sleep "$SETTLE_SECONDS"
+  for from; do
+    text="$word from node $from, message $message_id"
+    count=$(times_heard "$node" "$text")
+    ((count == 1)) || die "the listener of node $node got '$text' $count times at node $at"
+    printf 'moved the listener of node %s, now at node %s, got what it had missed: %s\n' "$node" "$at" "$text"
+  done
 }
 
 # show_cluster NODES: each step prints what it has shown, and ends the script when that isn't so.
@@ -101,4 +122,5 @@ show_death() {
   mapfile -t survivors < <(seq $(($1 - 1)))
   kill_node "$1"
   show_fan_out 'still here' "${survivors[@]}"
+  show_moved "$1" 1 'still here' "${survivors[@]}"
 }
