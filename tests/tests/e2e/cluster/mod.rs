@@ -2,6 +2,7 @@
 
 mod away;
 mod fan_out;
+mod interest;
 mod loops;
 mod moves;
 
