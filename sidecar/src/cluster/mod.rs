@@ -18,6 +18,7 @@ mod members;
 mod presence;
 pub(crate) mod report;
 mod sessions;
+mod shared;
 mod speak;
 mod tasks;
 mod wire;
@@ -39,7 +40,7 @@ use core::Core;
 use events::{EventCounters, EventThread, Interests, Listener};
 use journal::Journal;
 use sessions::Sessions;
-pub(crate) use tasks::Shared;
+pub(crate) use shared::Shared;
 
 /// What was kept, before anything runs.
 pub(crate) struct Prepared {
@@ -89,7 +90,7 @@ impl Prepared {
         metrics: Arc<Metrics>,
         replays: Replays,
     ) -> io::Result<ClusterHandle> {
-        let now = tasks::now();
+        let now = shared::now();
         let mut core = Core::new(&self.config, &self.spool, &random_id()?, now);
         core.restore(&self.sessions, now);
         let events = Arc::new(EventCounters::default());
