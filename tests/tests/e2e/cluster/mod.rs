@@ -2,6 +2,7 @@
 
 mod away;
 mod fan_out;
+mod joining;
 mod loops;
 
 use std::time::{Duration, Instant};
