@@ -24,7 +24,7 @@ fn events<'a>(
     byte: u8,
     flag: bool,
 ) -> Vec<Event<'a>> {
-    let whats = [
+    let kinds = [
         What::Started {
             saved_at_ms: number,
         },
@@ -60,7 +60,7 @@ fn events<'a>(
         What::Deaf { why: text },
     ];
     let at_ms = number.wrapping_add(7);
-    whats.map(|what| Event { at_ms, what }).to_vec()
+    kinds.map(|what| Event { at_ms, what }).to_vec()
 }
 
 proptest! {

@@ -48,6 +48,7 @@ show_fan_out() {
   local word=$1 from to text count line
   shift
   for from; do
+    # shellcheck disable=SC2154 # of scripts/run
     say "$from" "$word from node $from, message $message_id"
   done
   for from; do

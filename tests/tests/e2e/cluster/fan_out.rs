@@ -67,7 +67,8 @@ fn subscribers(nodes: &[Broker]) -> Vec<(usize, Version, Client)> {
     for (node, broker) in nodes.iter().enumerate() {
         for version in Version::ALL {
             for way in ["exact", "plus", "hash"] {
-                let client = broker.client(version, &format!("{way}-{}", version.number()));
+                let id = format!("{way}-{}-{node}", version.number());
+                let client = broker.client(version, &id);
                 match way {
                     "exact" => each_topic().for_each(|topic| client.subscribe(&topic, 2)),
                     "plus" => client.subscribe("m/+/+/+/+", 2),

@@ -3,6 +3,7 @@
 mod away;
 mod fan_out;
 mod interest;
+mod joining;
 mod loops;
 mod moves;
 
