@@ -153,7 +153,7 @@ fn every_kind_of_message_reaches_every_kind_of_subscriber_on_every_node_once_and
     });
     // And what was retained is kept on each node.
     for broker in &cluster.nodes {
-        let later = broker.client(Version::V5, "later");
+        let later = broker.client(Version::V5, &unique("later"));
         later.subscribe("m/#", 2);
         let retained = all_of(&later, topics / 2);
         assert_eq!(retained.len(), topics / 2);
@@ -200,7 +200,7 @@ fn a_filter_that_one_node_shares_alone_takes_that_nodes_messages_to_all() {
     let one = cluster.node(Mosquitto::V2_0_11).share("one/#").start();
     let other = cluster.node(Mosquitto::V2_1_2).start();
     let listeners = [&one, &other].map(|broker| {
-        let client = broker.client(Version::V5, "listener");
+        let client = broker.client(Version::V5, &unique("listener"));
         client.subscribe("#", 1);
         client
     });

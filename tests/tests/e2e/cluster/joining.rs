@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use harness::probe::unique;
 use harness::{ClusterSpec, Mosquitto, Publication, Version, eventually};
 
 use super::all_of;
@@ -17,7 +18,7 @@ fn a_node_that_joins_with_an_empty_store_has_all_that_is_retained() {
     let cluster = ClusterSpec::new("JOINING").share("kept/#");
     let first = cluster.node(Mosquitto::V2_0_11).start();
     let second = cluster.node(Mosquitto::V2_0_21).start();
-    let speakers = [&first, &second].map(|node| node.client(Version::V5, "speaker"));
+    let speakers = [&first, &second].map(|node| node.client(Version::V5, &unique("speaker")));
     for round in 0..3 {
         for number in 0..TOPICS {
             let message = Publication::new(&topic(number), format!("round {round}"));
@@ -37,7 +38,7 @@ fn a_node_that_joins_with_an_empty_store_has_all_that_is_retained() {
         eventually(
             "the node has all that is retained, and nothing else",
             || {
-                let client = node.client(Version::V5, "later");
+                let client = node.client(Version::V5, &unique("later"));
                 client.subscribe("kept/#", 1);
                 let got: BTreeMap<String, String> = all_of(&client, 0)
                     .into_iter()

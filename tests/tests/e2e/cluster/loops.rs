@@ -1,5 +1,6 @@
 //! Nothing goes round in circles, and nothing comes twice.
 
+use harness::probe::unique;
 use harness::{Client, ClusterSpec, Mosquitto, Produced, Publication, Topic, Version};
 
 use super::{all_of, texts};
@@ -59,7 +60,7 @@ fn an_uplink_and_a_downlink_beside_a_share_of_the_same_topic_do_not_double_what_
     let listeners: Vec<Client> = nodes
         .iter()
         .map(|broker| {
-            let client = broker.client(Version::V5, "listener");
+            let client = broker.client(Version::V5, &unique("listener"));
             client.subscribe("room/#", 1);
             client
         })
@@ -95,7 +96,7 @@ fn a_message_that_several_shared_filters_match_goes_once() {
         .nodes
         .iter()
         .map(|broker| {
-            let client = broker.client(Version::V5, "listener");
+            let client = broker.client(Version::V5, &unique("listener"));
             client.subscribe("s/#", 2);
             client
         })
