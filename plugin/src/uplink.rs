@@ -27,6 +27,8 @@ pub(crate) struct Wanted {
     trie: TopicTrie<u32>,
     /// The number of the share rules.
     shared: Option<u32>,
+    /// Native bridges between nodes of the cluster.
+    bridges: Vec<String>,
 }
 
 /// Why no rules could be made.
@@ -60,7 +62,21 @@ impl Wanted {
                     .map_err(|_| WantedError::Filter(rule.text.clone()))?;
             }
         }
-        Ok(Wanted { trie, shared })
+        Ok(Wanted {
+            trie,
+            shared,
+            bridges: config.cluster_bridge.clone(),
+        })
+    }
+
+    /// Whether RocketMQ brings what this client brings, on a topic that these rules want: it is a native bridge between two nodes.
+    fn is_carried(&self, client_id: &str, rules: &[u32]) -> bool {
+        let is_bridge = |id: &String| {
+            // The other end, at the broker that has the bridge.
+            client_id == id || client_id.strip_prefix("local.") == Some(id)
+        };
+        self.shared.is_some_and(|shared| rules.contains(&shared))
+            && self.bridges.iter().any(is_bridge)
     }
 
     /// Whether any rule wants `topic`.
@@ -82,6 +98,8 @@ pub(crate) enum Outcome {
     Dropped,
     /// It is not, and its sender must not get an acknowledgement.
     Refused,
+    /// A native bridge has brought what RocketMQ brings to all nodes: the broker must not take it too.
+    Carried,
 }
 
 /// The way up.
@@ -170,6 +188,10 @@ impl Uplink {
     ) -> Outcome {
         if !self.collect(publish.topic) {
             return Outcome::NotWanted;
+        }
+        if !self.wanted.bridges.is_empty() && self.wanted.is_carried(publish.client.id, &self.ids) {
+            self.counters.add(count::CLUSTER_BRIDGE_DROPPED, 1);
+            return Outcome::Carried;
         }
         let mut own = std::mem::take(&mut self.properties);
         let (properties, expiry_s) = match read {

@@ -16,9 +16,10 @@ struct Setup {
 
 fn config(rules: &[&str]) -> Config {
     let fixed = [("namesrv", "127.0.0.1:9876"), ("node_id", "n")];
-    let rules = rules.iter().map(|rule| match rule.strip_prefix("share ") {
-        Some(filter) => ("share", filter),
-        None => ("uplink", *rule),
+    let rules = rules.iter().map(|rule| match rule.split_once(' ') {
+        Some(("share", filter)) => ("share", filter),
+        Some(("bridge", id)) => ("cluster_bridge", id),
+        _ => ("uplink", *rule),
     });
     Config::from_options(fixed.into_iter().chain([("cluster", "c")]).chain(rules))
         .expect("a configuration")
@@ -300,4 +301,26 @@ fn a_retained_message_that_is_shared_tells_what_came_down_before_it() {
         let message = Message::decode(frame.payload).expect("a message");
         assert_eq!(message.injected, expected, "{}", message.topic);
     }
+}
+
+#[test]
+fn what_a_bridge_between_nodes_brings_of_the_shared_topics_is_left_to_rocketmq() {
+    let mut setup = setup(
+        &["share chat/#", "bridge host.native", "other/# A"],
+        SpoolFull::Refuse,
+        &small(),
+    );
+    let mut publish_by = |id: &'static str, topic| {
+        let mut message = publish(topic, b"x", 1);
+        message.client.id = id;
+        setup.uplink.publish(&message, None)
+    };
+    for id in ["host.native", "local.host.native"] {
+        assert_eq!(publish_by(id, "chat/x"), Outcome::Carried);
+        assert_eq!(publish_by(id, "other/x"), Outcome::Kept);
+        assert_eq!(publish_by(id, "nobody/x"), Outcome::NotWanted);
+    }
+    assert_eq!(publish_by("native", "chat/x"), Outcome::Kept);
+    assert_eq!(setup.counters.get(count::CLUSTER_BRIDGE_DROPPED), 2);
+    assert_eq!(setup.counters.get(count::UPLINK_MATCHED), 3);
 }

@@ -74,6 +74,9 @@ pub const DOWNLINK_LOG_BASE: usize = 34;
 /// Commands of the sidecar that came down the downlink log.
 pub const DOWNLINK_COMMANDS: usize = 35;
 
+/// What native bridges between nodes of the cluster brought, and RocketMQ brings: not delivered.
+pub const CLUSTER_BRIDGE_DROPPED: usize = 36;
+
 /// What a publish ends in, which `UPLINK_MATCHED` has counted when it began. Exactly one of them.
 pub const UPLINK_ENDS: &[usize] = &[
     UPLINK_APPENDED,
@@ -131,9 +134,10 @@ pub const NAMES: &[&str] = &[
     "downlink_log_frames",
     "downlink_log_base",
     "downlink_commands",
+    "cluster_bridge_dropped",
 ];
 
-const _: () = assert!(NAMES.len() == DOWNLINK_COMMANDS + 1);
+const _: () = assert!(NAMES.len() == CLUSTER_BRIDGE_DROPPED + 1);
 
 /// How many counters there are: the size to create the page with.
 pub const COUNT: usize = NAMES.len();

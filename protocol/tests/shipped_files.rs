@@ -49,8 +49,12 @@ fn the_full_configuration_has_every_option_with_its_default() {
             "{name} is missing"
         );
     }
-    // The two files that need not be there.
-    let absent = ["#plugin_opt_rules_file", "#plugin_opt_sidecar_path"];
+    // What is not there unless it is given.
+    let absent = [
+        "#plugin_opt_rules_file",
+        "#plugin_opt_sidecar_path",
+        "#plugin_opt_cluster_bridge",
+    ];
     let lines = text
         .lines()
         .filter(|line| !absent.iter().any(|option| line.starts_with(option)));

@@ -100,6 +100,10 @@ impl Plugin {
         let outcome = self.guarded("MESSAGE", |bridge| {
             bridge.message(&publish, &|will| self.verdict(will))
         });
+        if outcome == Some(Outcome::Carried) {
+            // The one answer that is an acknowledgement and no delivery.
+            return c::MOSQ_ERR_ACL_DENIED;
+        }
         let refused = match outcome {
             Some(outcome) => outcome == Outcome::Refused,
             None => self.would_be_wanted(topic),

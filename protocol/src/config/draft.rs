@@ -74,7 +74,7 @@ impl Draft {
             "lines that begin with uplink, downlink or share, and comments that begin with #";
         let outcome = match OPTIONS
             .iter()
-            .find(|spec| spec.name == line.key && spec.repeats)
+            .find(|spec| spec.name == line.key && spec.is_rule())
         {
             Some(spec) => apply(&mut self.config, spec, line.value),
             None => {

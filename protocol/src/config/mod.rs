@@ -64,6 +64,8 @@ pub struct Config {
     pub cluster: Option<String>,
     /// What the nodes of the cluster have in common, those of the rules file last.
     pub share: Vec<ShareRule>,
+    /// Client ids of native bridges between nodes of the cluster.
+    pub cluster_bridge: Vec<String>,
     /// How long a node may be silent before the others take it for dead.
     pub cluster_node_timeout: Duration,
     /// Where it is published which client is there, before `/<client id>`; nothing: nowhere.

@@ -47,6 +47,13 @@ pub(super) struct Spec {
     pub(super) show: fn(&Config) -> Vec<String>,
 }
 
+impl Spec {
+    /// Whether it may stand in a rules file.
+    pub(super) fn is_rule(&self) -> bool {
+        self.repeats && self.name != "cluster_bridge"
+    }
+}
+
 macro_rules! option {
     ($name:ident, $allowed:expr, |$value:ident| $parse:expr, |$config:ident| $show:expr) => {
         Spec {
@@ -237,6 +244,16 @@ pub(super) const OPTIONS: &[Spec] = &[
         |value| Some(cluster(value)?),
         |config| config.cluster.iter().cloned().collect()
     ),
+    Spec {
+        name: "cluster_bridge",
+        repeats: true,
+        allowed: "the client id of a native bridge, as the node that it connects to sees it",
+        apply: |config, value| {
+            config.cluster_bridge.push(value.to_owned());
+            Ok(())
+        },
+        show: |config| config.cluster_bridge.clone(),
+    },
     time_option!(
         cluster_node_timeout,
         600,
@@ -293,6 +310,7 @@ pub(super) fn defaults() -> Config {
         downlink_from: StartFrom::Latest,
         cluster: None,
         share: Vec::new(),
+        cluster_bridge: Vec::new(),
         cluster_node_timeout: Duration::from_secs(5),
         cluster_presence: Some("$presence".to_owned()),
         uplink: Vec::new(),

@@ -113,3 +113,50 @@ fn a_message_that_several_shared_filters_match_goes_once() {
     reader.wait_for(10);
     assert_eq!(reader.texts(), expected);
 }
+
+#[test]
+fn a_native_bridge_between_two_nodes_makes_no_loop_and_no_copies() {
+    for version in [Mosquitto::V2_0_11, Mosquitto::V2_1_2] {
+        let spec = ClusterSpec::new("NATIVE").share("room/#");
+        let id = unique("native");
+        let node = || spec.node(version).option("cluster_bridge", &id);
+        let there = node().start();
+        let here = node()
+            .conf("connection native")
+            .conf(format!("remote_clientid {id}"))
+            .conf(format!("address 127.0.0.1:{}", there.port))
+            // The second filter is not shared: by it is seen that the bridge is up.
+            .conf("topic room/# both 1")
+            .conf("topic probe/# out 1")
+            .start();
+        let (near, far) = (
+            here.client(Version::V5, &unique("near")),
+            there.client(Version::V5, &unique("far")),
+        );
+        near.subscribe("room/#", 1);
+        far.subscribe("room/#", 1);
+        far.subscribe("probe/#", 1);
+        let device = here.client(Version::V311, &unique("device"));
+        harness::eventually("the native bridge is up", || {
+            device.publish(Publication::new("probe/x", "probe"));
+            far.receive_within(std::time::Duration::from_millis(500))
+        });
+        let is_ours = |message: &harness::mqtt::Received| message.topic == "room/x";
+        device.publish(Publication::new("room/x", "from here"));
+        there
+            .client(Version::V311, &unique("device"))
+            .publish(Publication::new("room/x", "from there"));
+        // Not to the end, which a loop does not have.
+        std::thread::sleep(super::SETTLE * 2);
+        for listener in [&near, &far] {
+            let got = std::iter::from_fn(|| listener.try_receive()).filter(is_ours);
+            let mut got: Vec<String> = got.take(10).map(|message| message.text()).collect();
+            got.sort();
+            assert_eq!(
+                got,
+                ["from here", "from there"],
+                "{listener:?}, {version:?}"
+            );
+        }
+    }
+}
