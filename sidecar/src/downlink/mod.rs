@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use protocol::config::Config;
 use rocketmq::{Backbone, Incoming, Interest};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::metrics::Metrics;
 use crate::missed::Handed;
@@ -78,6 +78,8 @@ impl Replays {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         waiting.push_back((what, sender));
+        drop(waiting);
+        self.0.news.notify_one();
         answer
     }
 }
@@ -88,6 +90,8 @@ struct Control {
     stop: AtomicBool,
     new_rules: Mutex<Option<Arc<Config>>>,
     replays: Mutex<VecDeque<(Again, oneshot::Sender<AgainOutcome>)>>,
+    /// There is something in `replays`: reading is not waited for.
+    news: Notify,
 }
 
 impl Control {

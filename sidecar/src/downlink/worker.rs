@@ -159,16 +159,23 @@ impl Worker {
     /// Reads until the rules change or the sidecar ends.
     fn session(&mut self, mut consumer: Box<dyn Consumer>) {
         while !self.control.is_interrupted() {
-            let polled = self.runtime.block_on(consumer.poll(BATCH, POLL));
+            // A poll that waits has taken nothing yet, and can be given up.
+            let polled = self.runtime.block_on(async {
+                tokio::select! {
+                    polled = consumer.poll(BATCH, POLL) => Some(polled),
+                    () = self.control.news.notified() => None,
+                }
+            });
             match polled {
-                Ok(batch) => {
+                None => {}
+                Some(Ok(batch)) => {
                     self.answered();
                     if !batch.is_empty() {
                         self.hand_over(&batch, consumer.as_mut());
                     }
                     self.note_settled(consumer.as_ref());
                 }
-                Err(error) => {
+                Some(Err(error)) => {
                     // It reads on by itself: what it then finds must not wait for us.
                     self.retry = RETRY_FIRST;
                     self.failed("can't read", &error);

@@ -196,6 +196,18 @@ impl Broker {
             .then(|| serde_json::from_slice(&output.stdout).ok())?
     }
 
+    /// `mosquitto-rocketmq clients ID --json`: where this node says that a client of its cluster is, or was; nothing while it knows of none.
+    pub fn whereabouts(&self, client_id: &str) -> Option<Value> {
+        let output = Command::new(sidecar())
+            .args(["clients", client_id, "--json", "--spool-dir"])
+            .arg(self.spool_dir())
+            .stdin(Stdio::null())
+            .output()
+            .ok()?;
+        // The exit code says whether it is connected.
+        serde_json::from_slice(&output.stdout).ok()
+    }
+
     /// A number of the status, wherever it stands in it.
     pub fn status_number(&self, name: &str) -> Option<u64> {
         // The command waits a second for the sidecar, which may take longer beside builds.

@@ -1,5 +1,7 @@
 //! Devices that go from one node to another.
 
+use std::time::Duration;
+
 use harness::wait::comes_true;
 use harness::{
     Broker, ClientOptions, ClusterSpec, DEADLINE, Mosquitto, Publication, Version, Will,
@@ -39,8 +41,12 @@ fn moves(label: &str, (from, to): (Mosquitto, Mosquitto), version: Version, end:
     say(0, 10);
     assert_eq!(texts(&all_of(&reader, 10)), numbers(0, 10));
     reader.disconnect();
-    // So that the other nodes know of it, and what it had is behind the overlap.
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    harness::eventually("the other node knows that it has left", || {
+        let reader = new.whereabouts("reader")?;
+        (reader["online"] == false).then_some(())
+    });
+    // What is given again is what was published in the last second before.
+    std::thread::sleep(Duration::from_secs(2));
     end(&mut old);
     say(10, 60);
     let reader = new.connect(&options);
@@ -79,6 +85,7 @@ fn one_client_id_is_connected_once_in_the_cluster() {
     let speaker = new.client(Version::V5, "speaker");
     speaker.publish(Publication::new("t/x", "first"));
     assert_eq!(texts(&all_of(&first, 1)), ["first"]);
+    harness::eventually("the other node knows of it", || new.whereabouts("twin"));
     let second = new.connect(&options);
     second.subscribe("t/#", 1);
     assert!(
