@@ -122,6 +122,9 @@ pub enum StartAt {
     Latest,
     /// At the oldest message kept.
     Earliest,
+    /// Behind the last message that there is, also where the group has an offset, and none is committed: for a reader that wants what
+    /// was stored until now, and comes again another time. What it wants of that comes with [`Incoming::is_read_back`].
+    Present,
 }
 
 /// A RocketMQ cluster.

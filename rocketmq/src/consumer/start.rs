@@ -44,7 +44,7 @@ pub(super) struct Begin {
 #[derive(Debug, PartialEq, Eq)]
 enum Place {
     At(i64),
-    /// At an end that is to be committed at once: after a crash it must not count as a queue that nobody has looked at.
+    /// At an end that is to be committed at once, if anything is: after a crash it must not count as a queue that nobody has looked at.
     AtEnd(i64),
     /// At what was stored since the topic was first asked for.
     Since,
@@ -67,7 +67,10 @@ impl Asked {
     ) -> Result<Vec<(Queue, Begin)>, Error> {
         let mut known = Vec::with_capacity(new.len());
         for queue in new {
-            let committed = offsets::committed(shared, &queue).await?;
+            let committed = match shared.start {
+                StartAt::Present => None,
+                StartAt::Latest | StartAt::Earliest => offsets::committed(shared, &queue).await?,
+            };
             known.push((queue, committed));
         }
         let first = match self.first.take() {
@@ -75,18 +78,23 @@ impl Asked {
             None => First::look(shared, &known, self.was_missing).await?,
         };
         let first = self.first.insert(first);
+        let is_kept = shared.start != StartAt::Present;
         let mut places = Vec::with_capacity(known.len());
         for (queue, committed) in known {
             let offset = match first.place(&queue, committed, shared.start) {
                 Place::At(offset) => offset,
                 Place::AtEnd(end) => {
-                    offsets::commit(shared, &queue, end).await?;
+                    if is_kept {
+                        offsets::commit(shared, &queue, end).await?;
+                    }
                     end
                 }
                 Place::Since => {
                     let time_ms = self.since_ms - CLOCKS_APART_MS;
                     let offset = offsets::since(shared, &queue, time_ms).await?;
-                    offsets::commit(shared, &queue, offset).await?;
+                    if is_kept {
+                        offsets::commit(shared, &queue, offset).await?;
+                    }
                     offset
                 }
             };
@@ -105,7 +113,7 @@ impl First {
     ) -> Result<First, Error> {
         let is_group_known = known.iter().any(|(_, committed)| committed.is_some());
         let mut ends = HashMap::new();
-        if !is_group_known && !was_missing && shared.start == StartAt::Latest {
+        if !is_group_known && !was_missing && shared.start != StartAt::Earliest {
             for (queue, _) in known {
                 ends.insert(queue.clone(), offsets::end(shared, queue).await?);
             }

@@ -232,7 +232,7 @@ impl Reader {
             select: Select::Interest(interest),
         };
         self.backbone
-            .subscribe(&self.group, vec![subscription], StartAt::Latest)
+            .subscribe(&self.group, vec![subscription], StartAt::Present)
             .await
     }
 
