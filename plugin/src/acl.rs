@@ -17,6 +17,7 @@
 
 use std::ffi::c_int;
 
+use crate::broker_conf::BrokerConf;
 use crate::ffi::broker::ERR_PLUGIN_IGNORE;
 use crate::ffi::c;
 
@@ -55,6 +56,14 @@ pub(crate) struct Plan {
     pub(crate) ask_others: bool,
     /// What to tell the people who run the broker.
     pub(crate) warning: Option<String>,
+}
+
+/// Whether all access checks reach us before anybody has answered: then a message can be kept from a subscriber.
+pub(crate) fn is_heard_first(conf: &BrokerConf, is_2_1: bool) -> bool {
+    let deciders = conf.deciders();
+    plan(&deciders, is_2_1).answer.is_some()
+        && deciders.before.is_empty()
+        && conf.is_for_all_listeners()
 }
 
 const KNOWN_DECIDERS: &[&str] = &[
@@ -200,6 +209,24 @@ mod tests {
             false,
         );
         assert_eq!(known.answer, Some(17));
+    }
+
+    #[test]
+    fn a_plugin_before_ours_and_a_listener_without_it_keep_checks_from_us() {
+        let first = |text: &str, is_2_1| {
+            let text = text.replace("OURS", "plugin /x/mosquitto_rocketmq.so");
+            is_heard_first(&BrokerConf::of_text(&text), is_2_1)
+        };
+        let dynsec = "plugin /x/mosquitto_dynamic_security.so\n";
+        for is_2_1 in [false, true] {
+            assert!(first("listener 1883\nOURS\n", is_2_1));
+            assert!(first("listener 1883\nOURS\nacl_file /f\n", is_2_1));
+            assert!(first(&format!("listener 1883\nOURS\n{dynsec}"), is_2_1));
+            assert!(!first(&format!("listener 1883\n{dynsec}OURS\n"), is_2_1));
+            let some = "per_listener_settings true\nlistener 1883\nOURS\nlistener 1884\n";
+            assert!(!first(some, is_2_1));
+        }
+        assert!(!first("listener 1883\nOURS\nplugin /x/y.so\n", false));
     }
 
     #[test]

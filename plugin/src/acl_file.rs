@@ -1,8 +1,7 @@
-//! An `acl_file`, judged as Mosquitto 2.0 judges it (`security_default.c`), for one question: would it let this client
-//! write to this topic?
+//! An `acl_file`, judged as Mosquitto 2.0 judges it (`security_default.c`): would it let this client write to this topic, or read it?
 //!
-//! Needed for the wills on brokers that do not export their own check (Debian's 2.0.21, upstream builds): there this
-//! is the only way to know whether the will was sent. Not used for anything else.
+//! Needed on brokers that do not export their own check (Debian's 2.0.21, upstream builds): there this is the only way to know whether a will was sent, and which member of a
+//! shared subscription may have a message. Not used for anything else.
 
 use std::fs;
 use std::io;
@@ -16,8 +15,17 @@ use crate::events::Client;
 enum Access {
     Deny,
     Write,
-    /// `read` says nothing about writing.
+    Read,
+    ReadWrite,
+    /// No word that Mosquitto knows.
     Other,
+}
+
+impl Access {
+    /// Whether a line with this says anything about one of the two.
+    fn is_about(self, wanted: Access) -> bool {
+        self == wanted || matches!(self, Access::Deny | Access::ReadWrite)
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -73,13 +81,27 @@ impl AclFile {
         AclFile { lines }
     }
 
-    /// The client's own lines first, then the patterns; in each, a denial before any permission.
+    /// Whether it lets the client publish on the topic.
     pub(crate) fn may_write(&self, client: &Client<'_>, topic: &str) -> bool {
+        self.may(client, topic, Access::Write)
+    }
+
+    /// Whether it lets the client have a message of the topic.
+    pub(crate) fn may_read(&self, client: &Client<'_>, topic: &str) -> bool {
+        self.may(client, topic, Access::Read)
+    }
+
+    /// The client's own lines first, then the patterns; in each, a denial before any permission.
+    fn may(&self, client: &Client<'_>, topic: &str, wanted: Access) -> bool {
         let own = self
             .lines
             .iter()
             .filter(|line| !line.pattern && line.user.as_deref() == client.username);
-        if let Some(allowed) = judge(own.map(|line| (line.access, line.topic.clone())), topic) {
+        if let Some(allowed) = judge(
+            own.map(|line| (line.access, line.topic.clone())),
+            topic,
+            wanted,
+        ) {
             return allowed;
         }
         // A name with a wildcard in it would turn a pattern into another one.
@@ -98,16 +120,18 @@ impl AclFile {
                     None => (!topic.contains("%u")).then_some((line.access, topic)),
                 }
             });
-        judge(patterns, topic).unwrap_or(false)
+        judge(patterns, topic, wanted).unwrap_or(false)
     }
 }
 
 fn access_and_topic(rest: &str) -> (Access, &str) {
     match rest.split_once(' ') {
-        None => (Access::Write, rest),
+        None => (Access::ReadWrite, rest),
         Some((word, topic)) => {
             let access = match word {
-                "write" | "readwrite" => Access::Write,
+                "write" => Access::Write,
+                "read" => Access::Read,
+                "readwrite" => Access::ReadWrite,
                 "deny" => Access::Deny,
                 _ => Access::Other,
             };
@@ -117,10 +141,14 @@ fn access_and_topic(rest: &str) -> (Access, &str) {
 }
 
 /// `None`: none of the lines says anything about the topic.
-fn judge(lines: impl Iterator<Item = (Access, String)>, topic: &str) -> Option<bool> {
+fn judge(
+    lines: impl Iterator<Item = (Access, String)>,
+    topic: &str,
+    wanted: Access,
+) -> Option<bool> {
     let mut allowed = None;
     for (access, filter) in lines {
-        if access == Access::Other || !matches(&filter, topic) {
+        if !access.is_about(wanted) || !matches(&filter, topic) {
             continue;
         }
         if access == Access::Deny {
@@ -173,6 +201,12 @@ mod tests {
             "a denial counts wherever it stands"
         );
         assert!(!file.may_write(&nobody, "news/a") && !file.may_write(&nobody, "ann/a"));
+        assert!(file.may_read(&nobody, "news/a") && file.may_read(&nobody, "open/a"));
+        assert!(!file.may_read(&nobody, "open/closed"));
+        assert!(
+            !file.may_read(&client("c", Some("ann")), "ann/a"),
+            "to write alone"
+        );
         assert!(
             !file.may_write(&client("c", Some("bob")), "open/a"),
             "not for those with one"

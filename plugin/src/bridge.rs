@@ -9,16 +9,18 @@ use std::time::Instant;
 use handoff::Counters;
 use protocol::config::{Config, Wake as WakeOption};
 use protocol::counters as count;
+use protocol::message::{Message, QoS};
 use protocol::rules::RuleTable;
 
 use crate::broker_conf::BrokerConf;
 use crate::cluster::{Close, Cluster, Positions};
-use crate::downlink::Downlink;
+use crate::downlink::{Downlink, Members};
 use crate::events::Publish;
-use crate::inject::{Injector, Noting};
+use crate::inject::{Access, Injector, Noting};
 use crate::logger::LogQueue;
 use crate::login_gate::LoginGate;
 use crate::pressure::{Delivery, Pressure, Queues};
+use crate::selecting::Look;
 use crate::sidecar::Supervisor;
 use crate::spool::{self, Durability};
 use crate::uplink::{Outcome, Uplink, Wanted, now_ms};
@@ -58,6 +60,20 @@ pub(crate) struct Ticked {
     pub(crate) logins_refused: bool,
     /// The sidecar has commanded something.
     pub(crate) commanded: bool,
+}
+
+/// Whose turn it is among the members of shared subscriptions.
+struct Turns<'a, A> {
+    cluster: &'a mut Cluster,
+    access: &'a A,
+}
+
+impl<A: Access> Members for Turns<'_, A> {
+    fn next(&mut self, key: &str, message: &Message<'_>) -> Option<(Box<str>, QoS)> {
+        let may = |client| self.access.may_read(client, message);
+        let (client_id, qos) = self.cluster.next_member(key, may)?;
+        Some((client_id, QoS::from_u8(qos).unwrap_or_default()))
+    }
 }
 
 /// Pace of the ticks of a 2.1 broker that nothing wakes.
@@ -108,6 +124,14 @@ impl Bridge {
     /// MESSAGE. What was kept before this returns is kept for good, and the broker acknowledges after it.
     pub(crate) fn message(&mut self, publish: &Publish<'_>, verdict: Verdict<'_>) -> Outcome {
         let uplink = &mut self.parts.uplink;
+        let selecting = &mut self.parts.downlink.selecting;
+        if selecting.is_waiting() {
+            selecting.publishes(&Look {
+                topic: publish.topic,
+                payload: publish.payload,
+                qos: publish.qos,
+            });
+        }
         let read = self
             .wills
             .on_message(publish, verdict, &mut |will| uplink.will(will));
@@ -123,6 +147,7 @@ impl Bridge {
         allowed: impl FnOnce() -> bool,
         verdict: Verdict<'_>,
     ) {
+        self.parts.downlink.selecting.is_interrupted();
         let uplink = &mut self.parts.uplink;
         // A command to the broker itself is never followed by MESSAGE, so it would look like a will.
         let wanted = !publish.topic.starts_with("$CONTROL/") && uplink.wants(publish.topic);
@@ -141,14 +166,31 @@ impl Bridge {
     /// ACL_CHECK for reading: a delivery.
     pub(crate) fn read_check(&mut self, topic: Option<&str>, verdict: Verdict<'_>) {
         if !topic.is_some_and(|topic| self.wills.is_being_delivered(topic)) {
-            self.other_check(0, false, verdict);
+            self.settle_wills(verdict);
         }
+    }
+
+    /// Whether a client is to get a message, as far as that is ours to say: asked about each delivery in a cluster.
+    pub(crate) fn may_read(&mut self, look: &Look<'_>, client_id: &str) -> bool {
+        let parts = &mut self.parts;
+        let groups = parts.cluster.as_ref().map(Cluster::groups);
+        parts.downlink.selecting.may_read(look, client_id, groups)
+    }
+
+    /// Whether a message can be kept from those whom it is not for.
+    pub(crate) fn set_selects(&mut self, selects: bool) {
+        self.parts.downlink.set_selects(selects);
+    }
+
+    fn settle_wills(&mut self, verdict: Verdict<'_>) {
+        let uplink = &mut self.parts.uplink;
+        self.wills.settle(verdict, &mut |will| uplink.will(will));
     }
 
     /// ACL_CHECK for anything else. `alive`: only a connected client does that.
     pub(crate) fn other_check(&mut self, client: usize, alive: bool, verdict: Verdict<'_>) {
-        let uplink = &mut self.parts.uplink;
-        self.wills.settle(verdict, &mut |will| uplink.will(will));
+        self.parts.downlink.selecting.is_interrupted();
+        self.settle_wills(verdict);
         if alive {
             self.wills.on_alive(client);
             self.joined(client);
@@ -195,7 +237,7 @@ impl Bridge {
 
     /// The connections that the sidecar wants closed.
     pub(crate) fn take_closes(&mut self) -> Vec<Close> {
-        self.parts.downlink.take_closes()
+        std::mem::take(&mut self.parts.downlink.commands.closes)
     }
 
     /// ACL_CHECK for reading, of a client whose queue is known.
@@ -210,6 +252,7 @@ impl Bridge {
 
     /// DISCONNECT and CLIENT_OFFLINE. `id` is empty for a client that never logged in.
     pub(crate) fn gone(&mut self, client: usize, id: &str, verdict: Verdict<'_>) {
+        self.parts.downlink.selecting.is_interrupted();
         self.gate.gone(client);
         self.parts.pressure.gone(client);
         let uplink = &mut self.parts.uplink;
@@ -221,14 +264,18 @@ impl Bridge {
     pub(crate) fn tick(
         &mut self,
         broker: &impl Injector,
-        queues: &impl Queues,
+        queues: &(impl Queues + Access),
         verdict: Verdict<'_>,
     ) -> Ticked {
         let parts = &mut self.parts;
         let uplink = &mut parts.uplink;
         self.wills.on_tick(verdict, &mut |will| uplink.will(will));
+        let at = Positions {
+            downlink: parts.downlink.position(),
+            uplink: uplink.end(),
+        };
         if let Some(cluster) = &mut parts.cluster {
-            cluster.on_tick();
+            cluster.on_tick(at);
         }
         let first = !std::mem::replace(&mut self.ticked, true);
         parts.counters.set(count::LAST_TICK_MS, now_ms());
@@ -240,8 +287,18 @@ impl Bridge {
             broker,
             pressure: RefCell::new(&mut parts.pressure),
         };
-        let drained = parts.downlink.tick(&noting, uplink, allowance);
+        let mut turns = parts.cluster.as_mut().map(|cluster| Turns {
+            cluster,
+            access: queues,
+        });
+        let members = turns.as_mut().map(|turns| turns as &mut dyn Members);
+        let drained = parts.downlink.tick(&noting, uplink, allowance, members);
         uplink.set_injected(parts.downlink.position());
+        for moved in std::mem::take(&mut parts.downlink.commands.moves) {
+            if let Some(cluster) = &mut parts.cluster {
+                cluster.moved(&moved);
+            }
+        }
         if drained.opened
             && let Some(waiter) = parts.downlink.waiter()
         {
@@ -268,7 +325,7 @@ impl Bridge {
             first,
             next_ms,
             logins_refused: self.gate.is_closed(),
-            commanded: parts.downlink.has_closes(),
+            commanded: !parts.downlink.commands.closes.is_empty(),
         }
     }
 

@@ -13,19 +13,21 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use handoff::{Counters, Frame, OpenError, Position, ReadError, Reader, ReaderOptions, Waiter};
+use handoff::{Counters, OpenError, Position, ReadError, Reader, ReaderOptions, Waiter};
 use protocol::counters as count;
-use protocol::message::{Command, DownlinkFrame, Message};
-use protocol::trie::validate_topic;
 
-use crate::cluster::Close;
-use crate::inject::{InjectError, Injector};
+use crate::inject::Injector;
 use crate::ledger;
 use crate::limit::Limit;
 use crate::pressure::Allowance;
-use crate::refusal::{GiveBack, Refusal, give_back};
+use crate::refusal::GiveBack;
+use crate::selecting::Selecting;
 use crate::unreleased::Unreleased;
-use crate::uplink::now_ms;
+
+mod taking;
+
+pub(crate) use taking::{Commands, Members};
+use taking::{Taken, Taking};
 
 /// How often to look for the log while the sidecar has not made it yet.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -49,8 +51,11 @@ pub(crate) struct Downlink {
     open_failure: Option<String>,
     complaints: Limit,
     unreleased: Unreleased,
-    /// Connections that the sidecar wants closed.
-    closes: Vec<Close>,
+    /// What some subscribers alone are to get.
+    pub(crate) selecting: Selecting,
+    /// Whether that can be had here.
+    selects: bool,
+    pub(crate) commands: Commands,
     /// The next message could neither be injected nor given back: not again before then.
     stuck_until: Option<Instant>,
 }
@@ -75,7 +80,9 @@ impl Downlink {
             open_failure: None,
             complaints: Limit::default(),
             unreleased: Unreleased::new(release_delay),
-            closes: Vec::new(),
+            selecting: Selecting::new(),
+            selects: false,
+            commands: Commands::default(),
             stuck_until: None,
         }
     }
@@ -90,14 +97,9 @@ impl Downlink {
         self.reader.as_ref().map_or(0, Reader::position)
     }
 
-    /// Whether the sidecar wants connections closed.
-    pub(crate) fn has_closes(&self) -> bool {
-        !self.closes.is_empty()
-    }
-
-    /// Those connections.
-    pub(crate) fn take_closes(&mut self) -> Vec<Close> {
-        std::mem::take(&mut self.closes)
+    /// Whether a message can be kept from those whom it is not for.
+    pub(crate) fn set_selects(&mut self, selects: bool) {
+        self.selects = selects;
     }
 
     /// Whether the log has more that can be looked at now.
@@ -110,15 +112,17 @@ impl Downlink {
     }
 
     /// One tick: gives back what earlier ones injected, then injects as much as is allowed (the last message may have
-    /// more bytes). `uplink` takes what can't be.
+    /// more bytes). `uplink` takes what can't be. `members` finds those of shared subscriptions, in a cluster.
     pub(crate) fn tick(
         &mut self,
         broker: &impl Injector,
         uplink: &mut impl GiveBack,
         allowed: Allowance,
+        members: Option<&mut (dyn Members + '_)>,
     ) -> Drained {
         let opened = self.open();
         let stuck = self.stuck_until.is_some_and(|until| Instant::now() < until);
+        self.selecting.begin_tick();
         let Some(reader) = &mut self.reader else {
             return Drained::default();
         };
@@ -126,63 +130,19 @@ impl Downlink {
             reader.release(position);
             ledger::damaged(&self.counters, reader);
         }
-        let (before, epoch) = (reader.position(), reader.epoch());
-        let mut left = if stuck { 0 } else { allowed.messages };
-        let mut bytes_left = allowed.bytes;
+        let before = reader.position();
         if !stuck {
-            self.stuck_until = None;
-        }
-        // Damage costs up to some milliseconds: one of them a tick, then the devices have their turn.
-        let mut costly = false;
-        while left > 0 && bytes_left > 0 && !costly {
-            match reader.poll() {
-                Ok(None) => {
-                    if reader.is_stranded() {
-                        // The end says that there is more, and the segment is not there: no reason to look all the time.
-                        self.stuck_until = Some(Instant::now() + STUCK_PAUSE);
-                    }
-                    break;
-                }
-                Ok(Some(frame)) => {
-                    let position = frame.position;
-                    costly = frame.repaired;
-                    bytes_left = bytes_left.saturating_sub(frame.payload.len() as u64);
-                    let refused = take(&frame, broker, &mut self.closes, &self.counters);
-                    if let Err(refusal) = refused
-                        && !refuse(
-                            &frame,
-                            epoch,
-                            &refusal,
-                            uplink,
-                            &self.counters,
-                            &mut self.complaints,
-                        )
-                    {
-                        reader.rewind(position);
-                        self.stuck_until = Some(Instant::now() + STUCK_PAUSE);
-                        break;
-                    }
-                }
-                Err(ReadError::Corrupt {
-                    from, to, reason, ..
-                }) => {
-                    costly = true;
-                    self.counters.add(count::DOWNLINK_CORRUPT, 1);
-                    if self.complaints.allows() {
-                        log::error!(
-                            "the downlink log is damaged from {from} to {to} ({reason}): skipped"
-                        );
-                    }
-                }
-                Err(error) => {
-                    if self.complaints.allows() {
-                        log::error!("the downlink log can't be read: {error}");
-                    }
-                    self.stuck_until = Some(Instant::now() + STUCK_PAUSE);
-                    break;
-                }
-            }
-            left -= 1;
+            let mut taking = Taking {
+                epoch: reader.epoch(),
+                selecting: &mut self.selecting,
+                selects: self.selects,
+                members,
+                commands: &mut self.commands,
+                counters: &self.counters,
+                complaints: &mut self.complaints,
+            };
+            let is_stuck = drain(reader, &mut taking, broker, uplink, allowed);
+            self.stuck_until = is_stuck.then(|| Instant::now() + STUCK_PAUSE);
         }
         let position = reader.position();
         if position > before {
@@ -228,78 +188,52 @@ impl Downlink {
     }
 }
 
-/// Injects a message, or notes a command. Every frame ends in exactly one counter: here, or in `refuse`.
-fn take(
-    frame: &Frame<'_>,
+/// Takes what the log has, as much as is allowed. True when there is no use in looking again at once.
+fn drain(
+    reader: &mut Reader,
+    taking: &mut Taking<'_, '_>,
     broker: &impl Injector,
-    closes: &mut Vec<Close>,
-    counters: &Counters,
-) -> Result<(), Refusal> {
-    let counter = match DownlinkFrame::decode(frame.payload).map_err(Refusal::Unreadable)? {
-        DownlinkFrame::Message(message) => match inject(&message, broker, now_ms()) {
-            Ok(()) => count::DOWNLINK_INJECTED,
-            Err(InjectError::Expired) => count::DOWNLINK_EXPIRED,
-            Err(error) => return Err(Refusal::NotInjected(error)),
-        },
-        DownlinkFrame::Command(command) => {
-            let Command::Close {
-                client_id,
-                login,
-                reason,
-                ..
-            } = command;
-            closes.push(Close {
-                client_id: client_id.to_owned(),
-                login,
-                reason,
-            });
-            count::DOWNLINK_COMMANDS
-        }
-    };
-    ledger::ended(counters, counter, frame);
-    Ok(())
-}
-
-/// Gives back what was refused. False when it can't be kept now, and has to be tried again.
-fn refuse(
-    frame: &Frame<'_>,
-    epoch: u64,
-    refusal: &Refusal,
     uplink: &mut impl GiveBack,
-    counters: &Counters,
-    complaints: &mut Limit,
+    allowed: Allowance,
 ) -> bool {
-    let kept = give_back(frame, epoch, refusal, uplink);
-    if kept.is_ok() {
-        ledger::ended(counters, count::DOWNLINK_FAILED, frame);
-    }
-    if complaints.allows() {
-        let topic = Message::decode(frame.payload).map_or("", |message| message.topic);
-        let position = frame.position;
-        match &kept {
-            Ok(()) => log::warn!(
-                "a message for `{topic}` (downlink position {position}) becomes a dead letter: {refusal} (further ones are counted, see `status`)"
-            ),
-            Err(error) => log::error!(
-                "a message for `{topic}` (downlink position {position}) was refused ({refusal}) and can't be given back yet, so those behind it wait: {error}"
-            ),
+    let (mut left, mut bytes_left) = (allowed.messages, allowed.bytes);
+    // Damage costs up to some milliseconds: one of them a tick, then the devices have their turn.
+    let mut costly = false;
+    while left > 0 && bytes_left > 0 && !costly {
+        match reader.poll() {
+            // Stranded: the end says that there is more, and the segment is not there.
+            Ok(None) => return reader.is_stranded(),
+            Ok(Some(frame)) => {
+                let position = frame.position;
+                costly = frame.repaired;
+                bytes_left = bytes_left.saturating_sub(frame.payload.len() as u64);
+                let taken = taking.take(&frame, broker, uplink);
+                if taken != Taken::Done {
+                    reader.rewind(position);
+                    return taken == Taken::Stuck;
+                }
+            }
+            Err(ReadError::Corrupt {
+                from, to, reason, ..
+            }) => {
+                costly = true;
+                taking.counters.add(count::DOWNLINK_CORRUPT, 1);
+                if taking.complaints.allows() {
+                    log::error!(
+                        "the downlink log is damaged from {from} to {to} ({reason}): skipped"
+                    );
+                }
+            }
+            Err(error) => {
+                if taking.complaints.allows() {
+                    log::error!("the downlink log can't be read: {error}");
+                }
+                return true;
+            }
         }
+        left -= 1;
     }
-    kept.is_ok()
-}
-
-fn inject(message: &Message<'_>, broker: &impl Injector, now_ms: u64) -> Result<(), InjectError> {
-    // The broker would take wildcards, and store a retained message under them.
-    validate_topic(message.topic).map_err(|_| InjectError::Topic)?;
-    let waited_s = now_ms.saturating_sub(message.received_at_ms) / 1000;
-    let expiry_s = match message.expiry_s {
-        None => None,
-        Some(seconds) => match u64::from(seconds).checked_sub(waited_s) {
-            None | Some(0) => return Err(InjectError::Expired),
-            Some(left) => u32::try_from(left).ok(),
-        },
-    };
-    broker.inject(message, expiry_s)
+    false
 }
 
 #[cfg(test)]

@@ -3,9 +3,12 @@
 use std::cell::RefCell;
 
 use handoff::{AppendError, LogOptions, Writer};
-use protocol::message::{QoS, Returned};
+use protocol::message::{Audience, ClientIdBuffer, Command, Message, QoS, Returned, Selected};
 
 use super::*;
+use crate::cluster::Close;
+use crate::inject::InjectError;
+use crate::uplink::now_ms;
 
 const ALL: Allowance = Allowance {
     messages: u32::MAX,
@@ -41,9 +44,11 @@ impl Injector for Broker {
         if self.refuse {
             return Err(InjectError::Refused(1));
         }
-        self.taken
-            .borrow_mut()
-            .push((message.topic.to_owned(), expiry_s));
+        let to = match message.client_id {
+            "" => message.topic.to_owned(),
+            client => format!("{} for {client} {}", message.topic, message.qos.as_u8()),
+        };
+        self.taken.borrow_mut().push((to, expiry_s));
         Ok(())
     }
 }
@@ -110,7 +115,7 @@ fn a_tick_injects_a_bounded_number_in_order() {
     let broker = Broker::default();
     let first = setup
         .downlink
-        .tick(&broker, &mut Back::default(), setup.allowed);
+        .tick(&broker, &mut Back::default(), setup.allowed, None);
     assert_eq!(
         first,
         Drained {
@@ -123,13 +128,13 @@ fn a_tick_injects_a_bounded_number_in_order() {
     assert!(
         setup
             .downlink
-            .tick(&broker, &mut Back::default(), setup.allowed)
+            .tick(&broker, &mut Back::default(), setup.allowed, None)
             .again
     );
     assert!(
         !setup
             .downlink
-            .tick(&broker, &mut Back::default(), setup.allowed)
+            .tick(&broker, &mut Back::default(), setup.allowed, None)
             .again
     );
     let topics: Vec<String> = broker
@@ -158,13 +163,15 @@ fn a_tick_injects_a_bounded_number_of_bytes() {
     let small = |bytes| Allowance { bytes, ..ALL };
     setup
         .downlink
-        .tick(&broker, &mut Back::default(), small(1000));
+        .tick(&broker, &mut Back::default(), small(1000), None);
     assert_eq!(broker.taken.borrow().len(), 1, "one at least");
-    setup.downlink.tick(&broker, &mut Back::default(), small(0));
+    setup
+        .downlink
+        .tick(&broker, &mut Back::default(), small(0), None);
     assert_eq!(broker.taken.borrow().len(), 1, "but none when none may be");
     setup
         .downlink
-        .tick(&broker, &mut Back::default(), small(3500));
+        .tick(&broker, &mut Back::default(), small(3500), None);
     assert_eq!(broker.taken.borrow().len(), 3);
 }
 
@@ -176,7 +183,7 @@ fn what_a_tick_injected_is_given_back_in_the_next_one() {
     let broker = Broker::default();
     setup
         .downlink
-        .tick(&broker, &mut Back::default(), setup.allowed);
+        .tick(&broker, &mut Back::default(), setup.allowed, None);
     assert_eq!(
         setup.writer.released(),
         start,
@@ -184,7 +191,7 @@ fn what_a_tick_injected_is_given_back_in_the_next_one() {
     );
     setup
         .downlink
-        .tick(&broker, &mut Back::default(), setup.allowed);
+        .tick(&broker, &mut Back::default(), setup.allowed, None);
     assert_eq!(setup.writer.released(), setup.writer.end());
 }
 
@@ -195,11 +202,11 @@ fn a_broker_killed_after_a_tick_gets_the_messages_again() {
     let broker = Broker::default();
     setup
         .downlink
-        .tick(&broker, &mut Back::default(), setup.allowed);
+        .tick(&broker, &mut Back::default(), setup.allowed, None);
     let dir = setup.dir.path().join("downlink");
     drop(setup.downlink);
     let mut next = Downlink::new(dir, Duration::ZERO, Rc::clone(&setup.counters));
-    next.tick(&broker, &mut Back::default(), setup.allowed);
+    next.tick(&broker, &mut Back::default(), setup.allowed, None);
     assert_eq!(broker.taken.borrow().len(), 2);
 }
 
@@ -227,7 +234,7 @@ fn what_cannot_be_injected_is_counted_and_does_not_stop_the_rest() {
     append(&mut setup.writer, &message("last"));
     let broker = Broker::default();
     let mut back = Back::default();
-    setup.downlink.tick(&broker, &mut back, setup.allowed);
+    setup.downlink.tick(&broker, &mut back, setup.allowed, None);
     let taken = broker.taken.borrow().clone();
     assert_eq!(taken.len(), 2, "{taken:?}");
     assert_eq!(taken[0].0, "alive");
@@ -261,13 +268,13 @@ fn a_refusal_of_the_broker_is_final() {
     assert!(
         setup
             .downlink
-            .tick(&broker, &mut Back::default(), setup.allowed)
+            .tick(&broker, &mut Back::default(), setup.allowed, None)
             .again
     );
     assert!(
         !setup
             .downlink
-            .tick(&broker, &mut Back::default(), setup.allowed)
+            .tick(&broker, &mut Back::default(), setup.allowed, None)
             .again
     );
     assert_eq!(setup.counters.get(count::DOWNLINK_FAILED), 1);
@@ -286,7 +293,7 @@ fn what_can_neither_be_injected_nor_given_back_waits_and_everything_behind_it() 
         ..Back::default()
     };
     for _ in 0..3 {
-        setup.downlink.tick(&broker, &mut back, setup.allowed);
+        setup.downlink.tick(&broker, &mut back, setup.allowed, None);
     }
     assert!(
         !setup.downlink.has_more(),
@@ -299,7 +306,7 @@ fn what_can_neither_be_injected_nor_given_back_waits_and_everything_behind_it() 
     let deadline = Instant::now() + Duration::from_secs(60);
     while setup.writer.released() < setup.writer.end() {
         assert!(Instant::now() < deadline, "it goes on");
-        setup.downlink.tick(&broker, &mut back, setup.allowed);
+        setup.downlink.tick(&broker, &mut back, setup.allowed, None);
     }
     let topics: Vec<String> = broker
         .taken
@@ -317,7 +324,7 @@ fn without_a_log_there_is_nothing_to_do() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut downlink = Downlink::new(dir.path().join("downlink"), Duration::ZERO, counters(&dir));
     assert_eq!(
-        downlink.tick(&Broker::default(), &mut Back::default(), ALL),
+        downlink.tick(&Broker::default(), &mut Back::default(), ALL, None),
         Drained::default()
     );
     assert!(downlink.waiter().is_none());
@@ -343,15 +350,13 @@ fn a_command_is_noted_and_counted_once_in_its_place_among_the_messages() {
     let broker = Broker::default();
     let mut back = Back::default();
     assert_eq!(setup.downlink.position(), 0);
-    setup.downlink.tick(&broker, &mut back, setup.allowed);
+    setup.downlink.tick(&broker, &mut back, setup.allowed, None);
     let close = Close {
         client_id: "device".to_owned(),
         login: 7,
         reason: 0x8E,
     };
-    assert!(setup.downlink.has_closes());
-    assert_eq!(setup.downlink.take_closes(), [close]);
-    assert!(!setup.downlink.has_closes());
+    assert_eq!(setup.downlink.commands.closes, [close]);
     assert_eq!(setup.downlink.position(), setup.writer.end());
     assert_eq!(broker.taken.borrow().len(), 2);
     assert_eq!(back.returned.len(), 1);
@@ -359,4 +364,90 @@ fn a_command_is_noted_and_counted_once_in_its_place_among_the_messages() {
     let ended: u64 = ends.map(|end| setup.counters.get(*end)).sum();
     assert_eq!(ended, 4);
     assert_eq!(setup.counters.get(count::DOWNLINK_COMMANDS), 1);
+}
+
+fn append_selected(writer: &mut Writer, audience: Audience<'_>, message: Message<'_>) {
+    let selected = Selected { audience, message };
+    writer
+        .append_with(selected.encoded_len(), |frame| selected.encode_into(frame))
+        .expect("room");
+}
+
+fn topics(broker: &Broker) -> Vec<String> {
+    let taken = broker.taken.borrow();
+    taken.iter().map(|(topic, _)| topic.clone()).collect()
+}
+
+#[test]
+fn what_is_for_some_is_not_injected_beside_what_is_for_all() {
+    let mut setup = setup(10);
+    setup.downlink.set_selects(true);
+    let mut ids = ClientIdBuffer::default();
+    ids.push("a").expect("short");
+    let some = Audience::Clients(ids.as_ids());
+    append(&mut setup.writer, &message("all"));
+    append_selected(&mut setup.writer, some, message("some"));
+    append_selected(&mut setup.writer, some, message("some more"));
+    append(&mut setup.writer, &message("all again"));
+    let broker = Broker::default();
+    let back = &mut Back::default();
+    for taken in [1, 3, 4] {
+        let drained = setup.downlink.tick(&broker, back, setup.allowed, None);
+        assert!(drained.again);
+        assert_eq!(broker.taken.borrow().len(), taken);
+    }
+    assert_eq!(topics(&broker), ["all", "some", "some more", "all again"]);
+    assert!(back.returned.is_empty());
+}
+
+#[test]
+fn where_nothing_can_be_kept_from_others_it_is_given_back() {
+    let mut setup = setup(10);
+    let ids = ClientIdBuffer::default();
+    append_selected(
+        &mut setup.writer,
+        Audience::Clients(ids.as_ids()),
+        message("some"),
+    );
+    let broker = Broker::default();
+    let mut back = Back::default();
+    setup.downlink.tick(&broker, &mut back, setup.allowed, None);
+    assert!(topics(&broker).is_empty());
+    assert!(back.returned[0].0.contains("before all others"));
+}
+
+/// Two members, as long as there are any.
+struct Two(u32);
+
+impl Members for Two {
+    fn next(&mut self, key: &str, message: &Message<'_>) -> Option<(Box<str>, QoS)> {
+        assert_eq!((key, message.topic), ("g/jobs/+", "jobs/1"));
+        self.0 = self.0.checked_sub(1)?;
+        Some((format!("m{}", self.0).into(), QoS::AtMostOnce))
+    }
+}
+
+#[test]
+fn what_is_for_a_group_is_for_the_member_whose_turn_it_is_or_comes_back() {
+    let mut setup = setup(10);
+    setup.downlink.set_selects(true);
+    append(&mut setup.writer, &message("for all"));
+    for _ in 0..3 {
+        append_selected(
+            &mut setup.writer,
+            Audience::Group("g/jobs/+"),
+            message("jobs/1"),
+        );
+    }
+    append(&mut setup.writer, &message("behind"));
+    let broker = Broker::default();
+    let mut back = Back::default();
+    let mut members = Two(2);
+    setup
+        .downlink
+        .tick(&broker, &mut back, setup.allowed, Some(&mut members));
+    let expected = ["for all", "jobs/1 for m1 0", "jobs/1 for m0 0", "behind"];
+    assert_eq!(topics(&broker), expected);
+    assert_eq!(back.returned.len(), 1);
+    assert!(back.returned[0].0.contains("no member"));
 }

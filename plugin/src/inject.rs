@@ -12,6 +12,12 @@ pub(crate) trait Injector {
     fn inject(&self, message: &Message<'_>, expiry_s: Option<u32>) -> Result<(), InjectError>;
 }
 
+/// Knows what clients may read.
+pub(crate) trait Access {
+    /// Whether the connected client with this record may.
+    fn may_read(&self, client: usize, message: &Message<'_>) -> bool;
+}
+
 /// Tells what was injected to who watches over the clients' queues.
 pub(crate) struct Noting<'a, B> {
     pub(crate) broker: &'a B,

@@ -29,6 +29,7 @@ mod login_gate;
 mod pressure;
 mod refusal;
 mod reject;
+mod selecting;
 #[allow(unsafe_code)] // one `pre_exec`
 mod sidecar;
 mod spool;

@@ -26,6 +26,14 @@ pub(crate) enum Refusal {
     /// The broker does not take it.
     #[error("{0}")]
     NotInjected(InjectError),
+    /// It would reach those whom it is not for.
+    #[error(
+        "it is for some of its subscribers alone, and this broker can't be told so: put our `plugin` line before all others, without per_listener_settings"
+    )]
+    CannotSelect,
+    /// It is for a shared subscription that has no member here who may have it.
+    #[error("no member of its group takes it here")]
+    NobodyTakes,
 }
 
 /// Gives `frame` back with the reason. Nothing is allocated.

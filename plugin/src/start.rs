@@ -113,7 +113,7 @@ pub(crate) fn start(
     let cluster = config
         .cluster
         .is_some()
-        .then(|| Cluster::start(&config.spool_dir, &around.conf, around.is_2_1));
+        .then(|| Cluster::start(&config, &around.conf, around.is_2_1));
     let cluster = cluster.transpose()?;
     let wake = Wake::start(around.is_2_1).map_err(StartError::Thread)?;
     let supervisor = program

@@ -83,3 +83,45 @@ pub fn validate_filter(filter: &str) -> Result<(), TopicError> {
     }
     Ok(())
 }
+
+/// Whether a filter matches a topic. Both are valid; for many filters at once there is the [trie](crate::trie).
+pub fn filter_matches(filter: &str, topic: &str) -> bool {
+    if topic.starts_with('$') != filter.starts_with('$') {
+        // A wildcard at the beginning matches no topic that begins with `$`, and nothing else begins alike.
+        return false;
+    }
+    let mut levels = topic.split('/');
+    for wanted in filter.split('/') {
+        match (wanted, levels.next()) {
+            ("#", _) => return true,
+            ("+", Some(_)) => {}
+            (wanted, Some(level)) if wanted == level => {}
+            _ => return false,
+        }
+    }
+    levels.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trie::TopicTrie;
+
+    #[test]
+    fn a_filter_matches_what_the_trie_says() {
+        let topics = ["a", "a/b", "a/b/c", "/", "a/", "/a", "$SYS/a", "$SYS", "ab"];
+        let filters = [
+            "a", "a/#", "#", "+", "+/+", "a/+", "a/b/#", "+/b", "/+", "+/", "$SYS/#", "$SYS/+",
+            "a/b/c/#",
+        ];
+        for filter in filters {
+            let mut trie = TopicTrie::new();
+            trie.insert(filter, ()).unwrap();
+            for topic in topics {
+                let mut found = false;
+                trie.matches(topic, |()| found = true);
+                assert_eq!(filter_matches(filter, topic), found, "{filter} {topic}");
+            }
+        }
+    }
+}

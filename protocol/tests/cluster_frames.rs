@@ -58,6 +58,11 @@ fn events<'a>(
             qos: byte,
         },
         What::Deaf { why: text },
+        What::Resumed {
+            client_id,
+            downlink_position: number,
+            uplink_position: number ^ 1,
+        },
     ];
     let at_ms = number.wrapping_add(7);
     kinds.map(|what| Event { at_ms, what }).to_vec()
@@ -101,7 +106,11 @@ proptest! {
         changes in prop::collection::vec((any::<Index>(), any::<u8>()), 1..4),
         cut in prop::option::of(any::<Index>()),
     ) {
-        let command = Command::Close { client_id: &client_id, login, reason, at_ms };
+        let client_id = &client_id;
+        let command = match reason % 2 {
+            0 => Command::Close { client_id, login, reason, at_ms },
+            _ => Command::Moved { client_id, login, at_ms },
+        };
         let mut bytes = encode_command(&command);
         prop_assert_eq!(DownlinkFrame::decode(&bytes), Ok(DownlinkFrame::Command(command)));
         prop_assert!(Message::decode(&bytes).is_err());

@@ -393,11 +393,19 @@ fn shares_need_a_cluster_and_survive_the_round_trip() {
         ("share", "chat/#"),
         ("share", "+/state"),
         ("cluster_presence", "site/clients/"),
+        ("cluster_keep_time", "90min"),
+        ("cluster_keep_messages", "7"),
+        ("cluster_retained_refresh", "0s"),
     ])
     .unwrap();
     assert_eq!(reread(&good).share, good.share);
     assert_eq!(good.share.len(), 2);
     assert_eq!(good.cluster_presence.as_deref(), Some("site/clients"));
+    let kept = (
+        reread(&good).cluster_keep_time.as_secs(),
+        reread(&good).cluster_keep_messages,
+    );
+    assert_eq!(kept, (5_400, 7));
     let topics = good.cluster_topics().unwrap();
     assert_eq!(topics.messages, "MQTT_CLUSTER_factory");
     let rule = protocol::rules::ShareRule::uplink(&topics);

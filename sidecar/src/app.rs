@@ -15,9 +15,10 @@ use crate::cluster::{ClusterHandle, Lost, Prepared};
 use crate::dead_letter::DeadLetters;
 use crate::dead_letter::replay::Replayer;
 use crate::downlink::{self, DownlinkHandle, Outlets};
+use crate::inbox::{self, Inbox};
 use crate::metrics::{BEAT_EVERY, Metrics};
 use crate::missed;
-use crate::retained::Retained;
+use crate::retained::{Retained, refresh};
 use crate::signals::Stop;
 use crate::status::{Servers, Source};
 use crate::uplink::{self, DrainOutcome, UplinkHandle};
@@ -158,11 +159,12 @@ impl Parts {
                 config.spool_dir.display()
             ))
         })?;
+        let (inbox, logins) = Inbox::new(&config).unzip();
+        let inbox = inbox.map(Arc::new);
         let shared = prepared
             .as_ref()
-            .map(|prepared| shared(&config, prepared))
+            .map(|prepared| shared(&config, prepared, inbox.clone()))
             .transpose()?;
-        let topics = config.cluster_topics();
         let uplink = uplink::start(
             Arc::clone(&config),
             uplink::Log {
@@ -175,9 +177,11 @@ impl Parts {
             dead.clone(),
             shared
                 .as_ref()
-                .zip(topics)
-                .map(|(shared, topics)| uplink::Shared {
+                .zip(config.shared_uplink())
+                .zip(config.cluster_topics())
+                .map(|((shared, rule), topics)| uplink::Shared {
                     topic: topics.messages,
+                    rule,
                     retained: Arc::clone(&shared.retained),
                 }),
         );
@@ -197,25 +201,35 @@ impl Parts {
                 config.spool_dir.display()
             ))
         })?;
+        if let (Some(inbox), Some(logins)) = (inbox, logins) {
+            let replays = downlink.replays();
+            inbox::start(&config, Arc::clone(&backbone), inbox, replays, logins);
+        }
         let begin = |(prepared, shared): (Prepared, downlink::Shared)| {
             let lost = Lost {
+                inbox: shared.inbox,
                 retained: shared.retained,
                 missed: missed::start(
                     &config,
                     Arc::clone(&backbone),
                     shared.handed,
+                    shared.groups,
                     downlink.replays(),
                 ),
             };
             prepared.start(Arc::clone(&backbone), metrics, downlink.replays(), lost)
         };
         let cluster = prepared
-            .zip(shared)
+            .zip(shared.clone())
             .map(begin)
             .transpose()
             .map_err(|error| failed(&error))?;
         if let Some(cluster) = &cluster {
             source.set_cluster(cluster.shared());
+        }
+        if let (Some(cluster), Some(shared)) = (&cluster, &shared) {
+            let retained = Arc::clone(&shared.retained);
+            refresh::start(&config, Arc::clone(&backbone), retained, cluster.shared());
         }
         source.set_replayer(Replayer::new(
             Arc::clone(&config),
@@ -302,12 +316,18 @@ impl Parts {
 }
 
 /// What both ways have of the cluster.
-fn shared(config: &Config, prepared: &Prepared) -> Result<downlink::Shared, Failure> {
+fn shared(
+    config: &Config,
+    prepared: &Prepared,
+    inbox: Option<Arc<Inbox>>,
+) -> Result<downlink::Shared, Failure> {
     let retained = Retained::open(&config.spool_dir)
         .map_err(|error| Failure::new(EXIT_FAILED, format!("cluster.retained: {error}")))?;
     Ok(downlink::Shared {
         retained: Arc::new(retained),
         handed: Arc::default(),
+        groups: prepared.groups(),
+        inbox,
         interest: prepared.interest(),
     })
 }

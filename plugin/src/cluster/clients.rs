@@ -242,6 +242,11 @@ impl Clients {
         }
     }
 
+    /// The record of this client, while it is connected.
+    pub(super) fn record_of(&self, client_id: &str) -> Option<usize> {
+        self.by_id.get(client_id).copied()
+    }
+
     pub(super) fn begin_close(&mut self, close: &Close) -> Option<usize> {
         let client = *self.by_id.get(&*close.client_id)?;
         let login = self.logins.get(&client)?;

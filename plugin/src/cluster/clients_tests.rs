@@ -4,6 +4,7 @@ use handoff::{Reader, ReaderOptions};
 use protocol::message::Event;
 
 use super::*;
+use crate::cluster::Groups;
 
 struct Setup {
     dir: tempfile::TempDir,
@@ -39,7 +40,7 @@ fn told(dir: &Path) -> Vec<String> {
 impl Setup {
     fn new() -> Setup {
         let dir = tempfile::tempdir().expect("a directory");
-        let log = EventLog::open(&dir.path().join("events"), 0).expect("a log");
+        let log = EventLog::open(&dir.path().join("events"), 0, Groups::default()).expect("a log");
         Setup {
             dir,
             log,

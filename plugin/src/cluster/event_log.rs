@@ -6,6 +6,7 @@ use std::time::Duration;
 use handoff::{LogOptions, OpenError, SyncPolicy, Writer};
 use protocol::message::{Event, What};
 
+use super::groups::Groups;
 use crate::uplink::now_ms;
 
 /// Some two thousand events.
@@ -18,6 +19,8 @@ const WHY: &str = "the log of events was full: the sidecar did not read it in ti
 /// Where events go.
 pub(crate) struct EventLog {
     writer: Writer,
+    /// What follows from the events here.
+    groups: Groups,
     /// When Mosquitto last saved its sessions.
     saved_at_ms: u64,
     /// Something could not be told: all is told anew as soon as there is room.
@@ -27,7 +30,11 @@ pub(crate) struct EventLog {
 }
 
 impl EventLog {
-    pub(crate) fn open(dir: &Path, saved_at_ms: u64) -> Result<EventLog, OpenError> {
+    pub(crate) fn open(
+        dir: &Path,
+        saved_at_ms: u64,
+        groups: Groups,
+    ) -> Result<EventLog, OpenError> {
         let options = LogOptions {
             segment_bytes: SEGMENT_BYTES,
             bytes_max: BYTES_MAX,
@@ -37,10 +44,21 @@ impl EventLog {
         };
         Ok(EventLog {
             writer: Writer::open(dir, &options)?,
+            groups,
             saved_at_ms,
             missed: false,
             anew: false,
         })
+    }
+
+    /// The shared subscriptions, by what was told.
+    pub(crate) fn groups(&self) -> &Groups {
+        &self.groups
+    }
+
+    /// The same, to be changed by what the sidecar says.
+    pub(crate) fn groups_mut(&mut self) -> &mut Groups {
+        &mut self.groups
     }
 
     /// Tells of the start.
@@ -51,6 +69,7 @@ impl EventLog {
 
     /// Appends an event, if nothing before it is missing.
     pub(crate) fn tell(&mut self, at_ms: u64, what: What<'_>) {
+        self.groups.follow(&what);
         if self.settle() && !self.append(at_ms, what) {
             log::error!("{WHY}; clients and subscriptions will be told anew");
             self.missed = true;

@@ -7,13 +7,13 @@
 
 mod clients;
 mod event_log;
+mod groups;
 mod hearing;
 mod restored;
 mod saved;
 
-use std::path::Path;
-
 use handoff::{OpenError, Position};
+use protocol::config::Config;
 use protocol::message::What;
 
 use crate::broker_conf::BrokerConf;
@@ -22,6 +22,7 @@ use crate::uplink::now_ms;
 use clients::Clients;
 pub(crate) use clients::{Arrival, Departure};
 use event_log::EventLog;
+pub(crate) use groups::Groups;
 use restored::Restored;
 
 /// How far the logs were when something happened.
@@ -42,6 +43,13 @@ pub(crate) struct Close {
     pub(crate) reason: u8,
 }
 
+/// The sidecar tells that a client is on another node: its session here is to get nothing that is shared, if it is of this login or an earlier one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Moved {
+    pub(crate) client_id: String,
+    pub(crate) login: u64,
+}
+
 /// Tells of this broker's clients.
 pub(crate) struct Cluster {
     log: EventLog,
@@ -54,13 +62,17 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Opens the log in the spool, and tells that Mosquitto has started.
     pub(crate) fn start(
-        spool: &Path,
+        config: &Config,
         conf: &BrokerConf,
         is_2_1: bool,
     ) -> Result<Cluster, OpenError> {
         let restored = Restored::of(conf);
         let mut cluster = Cluster {
-            log: EventLog::open(&spool.join("events"), restored.saved_at_ms())?,
+            log: EventLog::open(
+                &config.spool_dir.join("events"),
+                restored.saved_at_ms(),
+                Groups::new(config.share.iter().map(|rule| rule.filter.as_str())),
+            )?,
             clients: Clients::default(),
             deaf: None,
             is_2_1,
@@ -80,6 +92,42 @@ impl Cluster {
             log::warn!("the cluster sends this node everything that is shared: {why}");
             self.log.tell(now_ms(), What::Deaf { why: &why });
             self.deaf = Some(why);
+        }
+    }
+
+    /// Who is a member of shared subscriptions.
+    pub(crate) fn groups(&self) -> &Groups {
+        self.log.groups()
+    }
+
+    /// The member of the group `<group>/<filter>` whose turn it is, with the QoS of its subscription: of those that are connected (by the addresses of their records) and
+    /// `may` have it; if there is none, of those that are away.
+    pub(crate) fn next_member(
+        &mut self,
+        key: &str,
+        mut may: impl FnMut(usize) -> bool,
+    ) -> Option<(Box<str>, u8)> {
+        let clients = &self.clients;
+        let groups = self.log.groups_mut();
+        groups
+            .next(key, |id| clients.record_of(id).is_some_and(&mut may))
+            .or_else(|| groups.next(key, |id| clients.record_of(id).is_none()))
+    }
+
+    /// A client is on another node.
+    pub(crate) fn moved(&mut self, moved: &Moved) {
+        self.log.groups_mut().moved(&moved.client_id, moved.login);
+    }
+
+    /// Tells of those who have come back from other nodes, now that it is known how far the logs are.
+    pub(crate) fn tell_resumed(&mut self, at: Positions) {
+        while let Some(client_id) = self.log.groups_mut().next_resumed() {
+            let what = What::Resumed {
+                client_id: &client_id,
+                downlink_position: at.downlink,
+                uplink_position: at.uplink,
+            };
+            self.log.tell(now_ms(), what);
         }
     }
 
@@ -143,8 +191,9 @@ impl Cluster {
     }
 
     /// TICK: what came between the last two passes is there.
-    pub(crate) fn on_tick(&mut self) {
+    pub(crate) fn on_tick(&mut self, at: Positions) {
         self.clients.on_tick(&mut self.log);
+        self.tell_resumed(at);
     }
 
     /// The client to close, if it is still of the login that is meant. Its end will be told with the reason.

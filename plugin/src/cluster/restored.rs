@@ -103,6 +103,7 @@ mod tests {
     use protocol::message::Event;
 
     use super::*;
+    use crate::cluster::Groups;
 
     #[test]
     fn what_keeps_the_sessions_is_known_from_the_configuration() {
@@ -124,7 +125,8 @@ mod tests {
         ));
         let events = dir.path().join("events");
         let found = Restored::of(&conf);
-        let mut log = EventLog::open(&events, found.saved_at_ms()).expect("a log");
+        let mut log =
+            EventLog::open(&events, found.saved_at_ms(), Groups::default()).expect("a log");
         assert!(found.saved_at_ms() > 0);
         found.tell(&conf, &mut log);
         let mut reader = Reader::open(&events, &ReaderOptions::default()).expect("a log");

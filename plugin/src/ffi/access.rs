@@ -54,6 +54,15 @@ impl AccessCheck {
         unsafe { self.may(write, c::MOSQ_ACL_WRITE) }
     }
 
+    /// The same about a delivery.
+    ///
+    /// # Safety
+    /// As `may_write`.
+    pub(crate) unsafe fn may_read(&self, read: &RawWrite) -> bool {
+        // SAFETY: as the caller promises.
+        unsafe { self.may(read, c::MOSQ_ACL_READ) }
+    }
+
     /// The same about giving up a subscription.
     ///
     /// # Safety

@@ -62,7 +62,10 @@ impl Plugin {
     ) -> Option<T> {
         self.guarded(what, |bridge| {
             let at = bridge.positions();
-            bridge.cluster().map(|cluster| call(cluster, at))
+            let cluster = bridge.cluster()?;
+            let result = call(cluster, at);
+            cluster.tell_resumed(at);
+            Some(result)
         })
         .flatten()
     }

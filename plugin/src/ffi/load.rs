@@ -56,7 +56,8 @@ impl Plugin {
             conf,
             plugin: plugin_path,
         };
-        let bridge = start(options, &around, Some(logs))?;
+        let mut bridge = start(options, &around, Some(logs))?;
+        bridge.set_selects(acl::is_heard_first(&around.conf, is_2_1));
         let acl = acl::plan(&around.conf.deciders(), is_2_1);
         let auth = Auth::new(&bridge, &around).map_err(StartError::Thread)?;
         let access = broker.access_check(is_2_1);

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use handoff::Counters;
 use protocol::counters as count;
+use protocol::message::Message;
 
 use super::access::{AccessCheck, RawWrite};
 use super::auth::Auth;
@@ -22,8 +23,10 @@ use crate::acl_file::AclFile;
 use crate::bridge::Bridge;
 use crate::broker_conf::BrokerConf;
 use crate::events::{Client, Publish};
+use crate::inject::Access;
 use crate::pressure::{Delivery, QueueState, Queues};
 use crate::reject::refusal;
+use crate::selecting::Look;
 use crate::start::Surroundings;
 use crate::uplink::{Outcome, Wanted};
 use crate::wills::Will;
@@ -132,30 +135,10 @@ impl Plugin {
         let access = event.access.cast_unsigned();
         let key = event.client.addr();
         if access == c::MOSQ_ACL_READ {
-            // SAFETY: the event's own field, the broker's until we return.
-            let topic = match unsafe { borrow_text(event.topic) } {
-                CText::Text(topic) => Some(topic),
-                _ => None,
+            return match self.read_check(event) {
+                true => neutral,
+                false => c::MOSQ_ERR_ACL_DENIED,
             };
-            let id = || self.client_id(event.client);
-            self.guarded("ACL_CHECK", |bridge| {
-                bridge.read_check(topic, &|will| self.verdict(will));
-                if !bridge.watches_queues() {
-                    return;
-                }
-                // SAFETY: the client of this event.
-                let state = unsafe { self.queues.of(&self.broker, event.client) };
-                if let (Some(state), Some(topic)) = (state, topic) {
-                    let delivery = Delivery {
-                        client: event.client.expose_provenance(),
-                        state,
-                        qos: event.qos,
-                        id: &id,
-                    };
-                    bridge.delivers(topic, &delivery);
-                }
-            });
-            return neutral;
         }
         self.hear_check(event);
         if access != c::MOSQ_ACL_WRITE {
@@ -211,6 +194,52 @@ impl Plugin {
             );
         });
         neutral
+    }
+
+    /// ACL_CHECK for reading: a delivery. False: the message is not for this client.
+    fn read_check(&self, event: &c::mosquitto_evt_acl_check) -> bool {
+        // SAFETY: the event's own field, the broker's until we return.
+        let topic = match unsafe { borrow_text(event.topic) } {
+            CText::Text(topic) => Some(topic),
+            _ => None,
+        };
+        let id = || self.client_id(event.client);
+        let may_read = self.guarded("ACL_CHECK", |bridge| {
+            bridge.read_check(topic, &|will| self.verdict(will));
+            let Some(topic) = topic else {
+                return true;
+            };
+            if self.in_cluster {
+                // SAFETY: the client of this event, and the event's own fields, the broker's until we return.
+                let (client_id, payload) = unsafe {
+                    let id = self.broker.client_id(event.client).text();
+                    (id, borrow_bytes(event.payload, event.payloadlen))
+                };
+                let look = Look {
+                    topic,
+                    payload,
+                    qos: event.qos,
+                };
+                if !bridge.may_read(&look, client_id.unwrap_or_default()) {
+                    return false;
+                }
+            }
+            if !bridge.watches_queues() {
+                return true;
+            }
+            // SAFETY: the client of this event.
+            if let Some(state) = unsafe { self.queues.of(&self.broker, event.client) } {
+                let delivery = Delivery {
+                    client: event.client.expose_provenance(),
+                    state,
+                    qos: event.qos,
+                    id: &id,
+                };
+                bridge.delivers(topic, &delivery);
+            }
+            true
+        });
+        may_read.unwrap_or(true)
     }
 
     /// Whether everybody else would allow this write: asked of the broker, where it can be, else of the `acl_file`.
@@ -315,6 +344,7 @@ impl Plugin {
             bridge.reload();
             if let Some(conf) = self.refresh_neutral_answers() {
                 bridge.broker_reloaded(&conf);
+                bridge.set_selects(acl::is_heard_first(&conf, self.around.is_2_1));
             }
             if let Ok(mut wanted) = self.wanted.try_borrow_mut() {
                 *wanted = bridge.wanted();
@@ -372,6 +402,40 @@ impl Queues for Plugin {
         // SAFETY: as above.
         let id = unsafe { self.broker.client_id(client) };
         id.text().map(str::to_owned)
+    }
+}
+
+/// As above: clients that are connected.
+impl Access for Plugin {
+    fn may_read(&self, client: usize, message: &Message<'_>) -> bool {
+        if !self.acl.borrow().ask_others {
+            return true;
+        }
+        let raw = std::ptr::with_exposed_provenance_mut(client);
+        let (Some(access), Ok(topic)) = (&self.access, CString::new(message.topic)) else {
+            let client = self.client(raw);
+            return client.is_some_and(|client| {
+                let file = self.acl_file.try_borrow();
+                file.is_ok_and(|file| {
+                    let file = file.as_ref();
+                    file.is_some_and(|file| file.may_read(&client, message.topic))
+                })
+            });
+        };
+        let read = RawWrite {
+            client: raw,
+            topic: topic.as_ptr(),
+            payload: message.payload.as_ptr().cast(),
+            properties: std::ptr::null_mut(),
+            len: u32::try_from(message.payload.len()).unwrap_or(u32::MAX),
+            qos: message.qos.as_u8(),
+            retain: false,
+        };
+        self.asking.set(true);
+        // SAFETY: a client that is connected, and memory that stays for the call.
+        let allowed = unsafe { access.may_read(&read) };
+        self.asking.set(false);
+        allowed
     }
 }
 

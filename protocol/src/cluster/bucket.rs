@@ -1,10 +1,10 @@
 //! Topic buckets: the tag by which a node asks RocketMQ for what its subscribers can want, and for little else.
 //!
 //! A message's tag tells the first two levels of its MQTT topic: two characters for the first (1,024 values), two for the second (256 values, and one
-//! for topics of a single level). A filter that names both levels needs one tag, `a/#` needs 257, `+/b` needs 1,024, and
+//! for topics of a single level). A filter that names both levels needs one tag, `a/#` needs 257, `+/b` needs 1,025, and
 //! what leaves both open needs all messages. Different levels may share a value: exact filtering is Mosquitto's.
 //!
-//! Retained messages have a tag of their own, [`RETAINED_TAG`]: every node needs every one of them.
+//! Retained messages have a tag of their own, [`RETAINED_TAG`]: every node needs every one of them. So have those for one client, [`DIRECT_TAG`].
 //!
 //! The tags are a format: nodes of one cluster must agree on them.
 
@@ -12,6 +12,10 @@ use std::collections::BTreeSet;
 
 /// The tag of retained messages.
 pub const RETAINED_TAG: &str = "R";
+/// The tag of messages for one client each (`p2p/<client id>`), wherever that is: every node looks for its own among them.
+pub const DIRECT_TAG: &str = "P";
+/// Their first level.
+const DIRECT: &str = "p2p";
 
 /// Stands for "no second level".
 const NO_LEVEL: &str = "__";
@@ -21,8 +25,17 @@ const SECOND_VALUES: u32 = 256;
 const TAGS_MAX: usize = 4096;
 const DIGITS: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
 
+/// The client that a message published on this topic is for: on `p2p/<client id>`.
+pub fn addressee(topic: &str) -> Option<&str> {
+    let client = topic.strip_prefix(DIRECT)?.strip_prefix('/')?;
+    (!client.is_empty()).then_some(client)
+}
+
 /// The tag of a message on this topic that is not retained.
 pub fn bucket_of(topic: &str) -> String {
+    if addressee(topic).is_some() {
+        return DIRECT_TAG.to_owned();
+    }
     let mut levels = topic.split('/');
     let mut tag = first(levels.next().unwrap_or_default());
     match levels.next() {
@@ -30,6 +43,13 @@ pub fn bucket_of(topic: &str) -> String {
         None => tag.push_str(NO_LEVEL),
     }
     tag
+}
+
+/// The tag of what is kept for this client. Different clients may share one.
+pub fn client_tag(client_id: &str) -> String {
+    let hash = crc32c::crc32c(client_id.as_bytes());
+    let digit = |shift: u32| char::from(DIGITS[(hash >> shift) as usize % DIGITS.len()]);
+    [0, 5, 10, 15].map(digit).iter().collect()
 }
 
 /// A set of buckets.
@@ -110,10 +130,12 @@ pub fn buckets_of_filter(filter: &str) -> Buckets {
     if firsts.len() * seconds.len() > TAGS_MAX {
         return Buckets::All;
     }
+    let direct = matches!(one, "+" | DIRECT) && two.is_some();
     let pairs = firsts
         .iter()
         .flat_map(|first| seconds.iter().map(move |second| format!("{first}{second}")));
-    Buckets::Some(pairs.collect())
+    let direct = direct.then(|| DIRECT_TAG.to_owned());
+    Buckets::Some(pairs.chain(direct).collect())
 }
 
 fn first(level: &str) -> String {
@@ -161,7 +183,7 @@ mod tests {
             ("a/+/c", Some(256)),
             ("a/#", Some(257)),
             ("+", Some(1024)),
-            ("+/b", Some(1024)),
+            ("+/b", Some(1025)),
             ("+/+", None),
             ("+/#", None),
             ("#", None),
@@ -174,7 +196,7 @@ mod tests {
 
     #[test]
     fn whatever_matches_a_filter_is_in_one_of_its_buckets() {
-        let levels = ["", "a", "b", "sensors", "ü"];
+        let levels = ["", "a", "b", "sensors", "ü", "p2p"];
         let mut topics: Vec<String> = levels.iter().map(|one| (*one).to_owned()).collect();
         for one in levels {
             for two in levels {
@@ -196,6 +218,11 @@ mod tests {
             "/+",
             "+/",
             "sensors/+/x",
+            "p2p/#",
+            "p2p/+",
+            "p2p/a",
+            "p2p/a/x",
+            "p2p",
             "ü/#",
         ];
         for filter in filters {
@@ -217,6 +244,17 @@ mod tests {
     fn tags_are_a_format() {
         assert_eq!(bucket_of("sensors/7/temperature"), "250b");
         assert_eq!(bucket_of("chat"), "np__");
+        assert_eq!(
+            (bucket_of("p2p/c/1"), addressee("p2p/c/1")),
+            ("P".into(), Some("c/1"))
+        );
+        assert_eq!(
+            (addressee("p2p/"), addressee("p2p"), addressee("p2px/c")),
+            (None, None, None)
+        );
+        assert_eq!(client_tag("device-1").len(), 4);
+        assert_eq!(client_tag("device-1"), client_tag("device-1"));
+        assert_ne!(client_tag("device-1"), client_tag("device-2"));
         assert!(!Buckets::Some([bucket_of("chat")].into()).contains(RETAINED_TAG));
     }
 

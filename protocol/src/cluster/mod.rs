@@ -2,7 +2,9 @@
 
 mod bucket;
 
-pub use bucket::{Buckets, RETAINED_TAG, bucket_of, buckets_of_filter};
+pub use bucket::{
+    Buckets, DIRECT_TAG, RETAINED_TAG, addressee, bucket_of, buckets_of_filter, client_tag,
+};
 
 /// Longest name of a cluster: leaves room in the 127 characters of a RocketMQ topic.
 pub const NAME_LEN_MAX: usize = 64;
@@ -16,6 +18,8 @@ pub struct Topics {
     pub nodes: String,
     /// Which client is where: for the nodes, and for applications.
     pub presence: String,
+    /// What is kept for clients that are nowhere.
+    pub inbox: String,
 }
 
 impl Topics {
@@ -25,6 +29,7 @@ impl Topics {
             messages: format!("MQTT_CLUSTER_{cluster}"),
             nodes: format!("MQTT_CLUSTER_{cluster}_NODES"),
             presence: format!("MQTT_CLUSTER_{cluster}_PRESENCE"),
+            inbox: format!("MQTT_CLUSTER_{cluster}_INBOX"),
         }
     }
 }

@@ -68,6 +68,12 @@ pub struct Config {
     pub cluster_bridge: Vec<String>,
     /// How long a node may be silent before the others take it for dead.
     pub cluster_node_timeout: Duration,
+    /// How long a message for a client that is nowhere in the cluster is kept; 0: not at all.
+    pub cluster_keep_time: Duration,
+    /// How many of them are kept for one client: the newest.
+    pub cluster_keep_messages: u32,
+    /// After how long a retained message is stored once more; 0: never.
+    pub cluster_retained_refresh: Duration,
     /// Where it is published which client is there, before `/<client id>`; nothing: nowhere.
     pub cluster_presence: Option<String>,
     /// MQTT → RocketMQ, those of the rules file last.

@@ -259,6 +259,17 @@ pub(super) const OPTIONS: &[Spec] = &[
         600,
         "1s to 10min with a unit: 5s, 1min"
     ),
+    time_option!(
+        cluster_keep_time,
+        30 * 86_400,
+        "0 to 720h with a unit: 24h, 90min"
+    ),
+    time_option!(
+        cluster_retained_refresh,
+        30 * 86_400,
+        "0 to 720h with a unit: 24h, 90min"
+    ),
+    count_option!(cluster_keep_messages, 1..=100_000, "1 to 100000"),
     option!(
         cluster_presence,
         "off, or an MQTT topic without wildcards: $presence, site/clients",
@@ -312,6 +323,9 @@ pub(super) fn defaults() -> Config {
         share: Vec::new(),
         cluster_bridge: Vec::new(),
         cluster_node_timeout: Duration::from_secs(5),
+        cluster_keep_time: Duration::from_secs(24 * 3600),
+        cluster_keep_messages: 100,
+        cluster_retained_refresh: Duration::from_secs(24 * 3600),
         cluster_presence: Some("$presence".to_owned()),
         uplink: Vec::new(),
         downlink: Vec::new(),

@@ -14,13 +14,16 @@
 //! | client_id                                                             |
 //! +-----------------------------------------------------------------------+
 //! ```
+//! Code 1 closes, code 2 tells of a client that has moved; the latter has no reason.
 
 use super::returned::KIND_AT;
-use super::{DecodeError, FORMAT_VERSION, HEADER_LEN, Message};
+use super::selected::KIND_SELECTED;
+use super::{DecodeError, FORMAT_VERSION, HEADER_LEN, Message, Selected};
 
 /// The kind of a command.
 const KIND_COMMAND: u8 = 3;
 const CODE_CLOSE: u8 = 1;
+const CODE_MOVED: u8 = 2;
 
 /// What is asked, and when it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +39,15 @@ pub enum Command<'a> {
         /// Milliseconds of the Unix epoch.
         at_ms: u64,
     },
+    /// A client is on another node. Its session here, if that is of this login or an earlier one, is to get nothing that is shared until it is back.
+    Moved {
+        /// Whose.
+        client_id: &'a str,
+        /// The login, as [`super::What::Online`] told it; 0 for one that was not told.
+        login: u64,
+        /// Milliseconds of the Unix epoch.
+        at_ms: u64,
+    },
 }
 
 /// What a frame of the downlink log holds.
@@ -43,6 +55,8 @@ pub enum Command<'a> {
 pub enum DownlinkFrame<'a> {
     /// A message to inject.
     Message(Message<'a>),
+    /// One that only some of its subscribers are to get.
+    Selected(Selected<'a>),
     /// Something to do.
     Command(Command<'a>),
 }
@@ -51,22 +65,51 @@ impl<'a> DownlinkFrame<'a> {
     /// Reads what `bytes` hold, which must be exactly one of them. Nothing is copied.
     ///
     /// # Errors
-    /// Any bytes that neither [`Message::encode_into`] nor [`Command::encode_into`] writes.
+    /// Any bytes that none of [`Message::encode_into`], [`Selected::encode_into`] and [`Command::encode_into`] writes.
     pub fn decode(bytes: &'a [u8]) -> Result<DownlinkFrame<'a>, DecodeError> {
         match bytes {
             [FORMAT_VERSION, _, _, KIND_COMMAND, ..] => {
                 Command::decode(bytes).map(DownlinkFrame::Command)
             }
+            [FORMAT_VERSION, _, _, KIND_SELECTED, ..] => {
+                Selected::decode(bytes).map(DownlinkFrame::Selected)
+            }
             _ => Message::decode(bytes).map(DownlinkFrame::Message),
+        }
+    }
+
+    /// The message in it, whoever is to get it.
+    pub fn message(&self) -> Option<&Message<'a>> {
+        match self {
+            DownlinkFrame::Message(message) | DownlinkFrame::Selected(Selected { message, .. }) => {
+                Some(message)
+            }
+            DownlinkFrame::Command(_) => None,
         }
     }
 }
 
 impl<'a> Command<'a> {
+    /// Code, reason, client id, login and time.
+    fn parts(&self) -> (u8, u8, &'a str, u64, u64) {
+        match *self {
+            Command::Close {
+                client_id,
+                login,
+                reason,
+                at_ms,
+            } => (CODE_CLOSE, reason, client_id, login, at_ms),
+            Command::Moved {
+                client_id,
+                login,
+                at_ms,
+            } => (CODE_MOVED, 0, client_id, login, at_ms),
+        }
+    }
+
     /// Exact number of bytes that [`Command::encode_into`] writes.
     pub fn encoded_len(&self) -> usize {
-        let Command::Close { client_id, .. } = self;
-        HEADER_LEN + client_id.len()
+        HEADER_LEN + self.parts().2.len()
     }
 
     /// Writes it into `out`.
@@ -79,16 +122,11 @@ impl<'a> Command<'a> {
             self.encoded_len(),
             "the frame must have the command's size"
         );
-        let Command::Close {
-            client_id,
-            login,
-            reason,
-            at_ms,
-        } = *self;
+        let (code, reason, client_id, login, at_ms) = self.parts();
         let (header, body) = out.split_at_mut(HEADER_LEN);
         header.fill(0);
         header[0] = FORMAT_VERSION;
-        header[1] = CODE_CLOSE;
+        header[1] = code;
         header[2] = reason;
         header[KIND_AT] = KIND_COMMAND;
         header[4..8].copy_from_slice(&(client_id.len() as u32).to_le_bytes());
@@ -107,12 +145,6 @@ impl<'a> Command<'a> {
             .ok_or_else(|| short(HEADER_LEN as u64))?;
         let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| header[at + i]));
         let len = u32::from_le_bytes(std::array::from_fn(|i| header[4 + i])) as usize;
-        if header[1] != CODE_CLOSE {
-            return Err(DecodeError::Field {
-                field: "code of a command",
-                value: header[1].into(),
-            });
-        }
         if let Some(value) = header[24..].iter().find(|byte| **byte != 0) {
             return Err(DecodeError::Field {
                 field: "byte of a command that should be 0",
@@ -126,13 +158,26 @@ impl<'a> Command<'a> {
             let extra = body.len() - len;
             return Err(DecodeError::Trailing { extra });
         }
-        Ok(Command::Close {
-            client_id: std::str::from_utf8(body).map_err(|_| DecodeError::Utf8 {
-                field: "client id of a command",
-            })?,
-            login: word(16),
-            reason: header[2],
-            at_ms: word(8),
-        })
+        let client_id = std::str::from_utf8(body).map_err(|_| DecodeError::Utf8 {
+            field: "client id of a command",
+        })?;
+        let (login, at_ms) = (word(16), word(8));
+        match (header[1], header[2]) {
+            (CODE_CLOSE, reason) => Ok(Command::Close {
+                client_id,
+                login,
+                reason,
+                at_ms,
+            }),
+            (CODE_MOVED, 0) => Ok(Command::Moved {
+                client_id,
+                login,
+                at_ms,
+            }),
+            (code, _) => Err(DecodeError::Field {
+                field: "code of a command",
+                value: code.into(),
+            }),
+        }
     }
 }

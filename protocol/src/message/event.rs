@@ -26,6 +26,7 @@
 //! | 5 | Unsubscribed | | | | | filter |
 //! | 6 | Restored | QoS | | | | filter |
 //! | 7 | Deaf | | | | | why |
+//! | 8 | Resumed | | | `downlink_position` | `uplink_position` | |
 
 use super::returned::KIND_AT;
 use super::{DecodeError, FORMAT_VERSION, HEADER_LEN};
@@ -106,6 +107,15 @@ pub enum What<'a> {
         filter: &'a str,
         /// Its QoS.
         qos: u8,
+    },
+    /// A client has logged in again that was on another node ([`super::Command::Moved`]), and its session here gets messages again.
+    Resumed {
+        /// Who.
+        client_id: &'a str,
+        /// What the downlink log has before this position was injected before.
+        downlink_position: u64,
+        /// What the uplink log has before this position was published before.
+        uplink_position: u64,
     },
     /// Subscriptions can't all be told, or were not: until Mosquitto starts again, anything may be subscribed to.
     Deaf {
@@ -199,6 +209,17 @@ impl<'a> Event<'a> {
             What::Deaf { why } => Parts {
                 code: 7,
                 text: why,
+                ..none
+            },
+            What::Resumed {
+                client_id,
+                downlink_position,
+                uplink_position,
+            } => Parts {
+                code: 8,
+                number: downlink_position,
+                second: uplink_position,
+                client_id,
                 ..none
             },
         }
@@ -348,6 +369,11 @@ fn what<'a>(parts: &Parts<'a>) -> Result<What<'a>, DecodeError> {
             qos: byte,
         },
         7 => What::Deaf { why: text },
+        8 => What::Resumed {
+            client_id,
+            downlink_position: number,
+            uplink_position: second,
+        },
         code => {
             return Err(DecodeError::Field {
                 field: "code of an event",

@@ -11,6 +11,7 @@ mod identity;
 mod properties;
 mod returned;
 mod rule_ids;
+mod selected;
 
 pub use codec::{DecodeError, FORMAT_VERSION, HEADER_LEN};
 pub use command::{Command, DownlinkFrame};
@@ -20,6 +21,7 @@ pub use identity::{Identity, IdentityError};
 pub use properties::{Properties, Property, PropertyBuffer, PropertyError, PropertyIter, TooLong};
 pub use returned::{Returned, UplinkFrame};
 pub use rule_ids::{RuleIds, RuleIdsIter};
+pub use selected::{Audience, ClientIdBuffer, ClientIds, Selected};
 
 /// MQTT's quality of service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]

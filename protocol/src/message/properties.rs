@@ -43,7 +43,7 @@ pub enum PropertyError {
 
 /// A string or binary value of more than 65,535 bytes, which MQTT cannot carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("MQTT 5 property of {0} bytes; 65535 at most")]
+#[error("MQTT string of {0} bytes; 65535 at most")]
 pub struct TooLong(pub usize);
 
 /// Encoded properties, known to be well formed.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use protocol::message::{Event, QoS, What};
+use protocol::message::{Event, What};
 
 use super::members::Members;
 use super::presence::Table;
@@ -13,10 +13,12 @@ use crate::missed::{Request, Want};
 const SUBSCRIBES_WITHIN_MS: u64 = 60_000;
 
 /// When a client came, and since when it was away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Arrival {
     came_ms: u64,
     since_ms: u64,
+    /// What it has subscribed to since it came.
+    filters: Vec<Box<str>>,
 }
 
 /// See the module.
@@ -39,7 +41,11 @@ impl Arrivals {
                 if !clean && let Some(since_ms) = away_since(client_id, event.at_ms, table, members)
                 {
                     let came_ms = event.at_ms;
-                    let arrival = Arrival { came_ms, since_ms };
+                    let arrival = Arrival {
+                        came_ms,
+                        since_ms,
+                        filters: Vec::new(),
+                    };
                     self.0.insert(client_id.into(), arrival);
                 }
                 None
@@ -55,17 +61,20 @@ impl Arrivals {
             What::Subscribed {
                 client_id,
                 filter,
-                qos,
                 downlink_position,
                 uplink_position,
+                ..
             } if !filter.starts_with("$share/") => {
-                let arrival = self.0.get(client_id)?;
+                let arrival = self.0.get_mut(client_id)?;
                 let is_soon = event.at_ms <= arrival.came_ms.saturating_add(SUBSCRIBES_WITHIN_MS);
-                is_soon.then(|| {
+                let is_new = arrival.filters.iter().all(|known| **known != *filter);
+                (is_soon && is_new).then(|| {
+                    let earlier = arrival.filters.clone();
+                    arrival.filters.push(filter.into());
                     Request::Client(Want {
                         client_id: client_id.to_owned(),
                         filter: filter.to_owned(),
-                        qos: QoS::from_u8(qos).unwrap_or(QoS::AtLeastOnce),
+                        earlier,
                         since_ms: arrival.since_ms,
                         downlink_position,
                         uplink_position,

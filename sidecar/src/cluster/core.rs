@@ -1,7 +1,10 @@
 //! The judgement of it all: takes what is heard, says what is to be told, published and closed. It does nothing by itself, and knows no
 //! clock but the one it is given.
 
+mod told;
+
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use protocol::config::Config;
@@ -9,10 +12,13 @@ use protocol::message::{Event, What};
 use serde::{Deserialize, Serialize};
 
 use super::arrivals::Arrivals;
-use super::members::{Change, Members, Now};
-use super::presence::{Heard, Learned, Table};
+use super::here::Here;
+use super::members::{Change, Members, Now, Peer};
+use super::presence::Table;
 use super::sessions::Sessions;
-use super::wire::{Beat, News, NodeMessage, OFFLINE, ONLINE, SNAPSHOT, Snapshot, cause};
+use super::wire::{Beat, NodeMessage, cause};
+use crate::groups::{Groups, Reread, Word};
+use crate::inbox::Place;
 use crate::missed::Request;
 
 /// How long a node is given to tell which clients it has, before it is asked (again).
@@ -44,7 +50,7 @@ pub(crate) struct Counters {
     pub(crate) not_understood: u64,
 }
 
-/// A connection of ours that is to be closed: the client, and its login as the plugin knows it.
+/// A connection of ours that is to be closed, or a session that is to get nothing: the client, and its login as the plugin knows it.
 pub(super) type Close = (Box<str>, u64);
 
 /// What a node has told of its clients as a whole.
@@ -79,17 +85,29 @@ pub(super) struct Core {
     pub(super) counters: Counters,
     pub(super) presence_topic: Option<String>,
     pub(super) closes: VecDeque<Close>,
+    /// Clients of ours that are on other nodes now, with their last login here.
+    pub(super) moves: VecDeque<Close>,
+    here: Here,
     pub(super) telling: Option<Telling>,
     /// All our clients are to be told once more.
     pub(super) is_snapshot_wanted: bool,
     asks: VecDeque<NodeMessage>,
     arrivals: Arrivals,
+    pub(super) groups: Arc<Groups>,
+    /// What is to be read once more for shared subscriptions.
+    pub(super) rereads: Vec<Reread>,
     told: BTreeMap<String, Told>,
     forgot: Instant,
 }
 
 impl Core {
-    pub(super) fn new(config: &Config, spool: &str, instance: &str, now: Now) -> Core {
+    pub(super) fn new(
+        config: &Config,
+        spool: &str,
+        instance: &str,
+        groups: Arc<Groups>,
+        now: Now,
+    ) -> Core {
         let own = Beat {
             node: config.node_id.clone(),
             spool: spool.to_owned(),
@@ -107,10 +125,14 @@ impl Core {
             counters: Counters::default(),
             presence_topic: config.cluster_presence.clone(),
             closes: VecDeque::new(),
+            moves: VecDeque::new(),
+            here: Here::default(),
             telling: None,
             is_snapshot_wanted: true,
             asks: VecDeque::new(),
             arrivals: Arrivals::default(),
+            groups,
+            rereads: Vec::new(),
             told: BTreeMap::new(),
             forgot: now.at,
         }
@@ -118,6 +140,7 @@ impl Core {
 
     /// Takes up the clients that were connected when the sidecar before ended.
     pub(super) fn restore(&mut self, sessions: &Sessions, now: Now) {
+        self.here.restore(sessions);
         for (client, session) in sessions.iter() {
             if session.login > 0 && session.is_online() {
                 let (login, version) = (session.login, session.version);
@@ -133,6 +156,13 @@ impl Core {
     }
 
     fn note(&mut self, event: &Event<'_>) -> u64 {
+        self.here.follow(event);
+        if let What::Restored { client_id, .. } = event.what {
+            let known = self.table.get(client_id);
+            if known.is_some_and(|known| !Table::is_ours(known)) {
+                self.has_moved(client_id);
+            }
+        }
         match event.what {
             What::Online {
                 client_id, login, ..
@@ -162,6 +192,26 @@ impl Core {
         }
     }
 
+    /// Where a client is, for whoever has a message for it alone.
+    pub(super) fn place(&self, client: &str) -> Place {
+        let is_living = |node: &str| {
+            let peer = self.members.peers.get(node);
+            peer.is_some_and(Peer::is_living)
+        };
+        match self.table.get(client) {
+            Some(known) if !known.is_online && !known.session_stays => {}
+            Some(known) if Table::is_ours(known) => return Place::Here,
+            Some(known) if is_living(self.table.node_of(known)) => return Place::Elsewhere,
+            Some(_) => {}
+            None if self.here.login(client).is_some() => return Place::Here,
+            None => {}
+        }
+        match self.members.is_hearing() && self.members.is_lowest() {
+            true => Place::Nowhere,
+            false => Place::Unknown,
+        }
+    }
+
     /// Takes what was said on the nodes' topic.
     pub(super) fn node_message(&mut self, body: &[u8], stored_at_ms: i64, now: Now) -> Vec<Change> {
         let Ok(message) = serde_json::from_slice::<NodeMessage>(body) else {
@@ -171,15 +221,22 @@ impl Core {
         match message {
             NodeMessage::Beat(beat) => {
                 self.counters.heartbeats_heard += 1;
+                let was_hearing = self.members.has_echo();
                 let changes = self.members.heard(&beat, stored_at_ms, now);
+                if !was_hearing && self.members.has_echo() {
+                    self.only_living_share();
+                    self.groups.news.notify_one();
+                }
+                self.share(&beat, stored_at_ms);
                 self.follow(&changes, now);
                 changes
             }
-            NodeMessage::Leave { node, instance } => self
-                .members
-                .left(&node, &instance, now)
-                .into_iter()
-                .collect(),
+            NodeMessage::Leave { node, instance } => {
+                let left = self.members.left(&node, &instance, now);
+                let changes: Vec<Change> = left.into_iter().collect();
+                self.follow(&changes, now);
+                changes
+            }
             NodeMessage::Ask {
                 node,
                 of,
@@ -194,6 +251,39 @@ impl Core {
         }
     }
 
+    /// A node has said which shared subscriptions it takes part in.
+    fn share(&mut self, beat: &Beat, stored_at_ms: i64) {
+        let is_other_process = beat.node == self.node && beat.instance != self.members.own.instance;
+        if beat.is_refused || is_other_process {
+            return;
+        }
+        let done = beat.done.iter();
+        let done = done.map(|(broker, id, next)| ((broker.clone(), *id), *next));
+        let rereads = self.groups.heard(&Word {
+            node: &beat.node,
+            life: (&beat.instance, beat.epoch),
+            groups: &beat.groups,
+            done: Arc::new(done.collect()),
+            stored_ms: stored_at_ms,
+        });
+        self.rereads.extend(rereads);
+    }
+
+    /// We hear ourselves for the first time: who has been heard of from the time before and does not live takes part in nothing.
+    fn only_living_share(&mut self) {
+        for node in self.groups.nodes() {
+            let peer = self.members.peers.get(&node);
+            if node != self.node && !peer.is_some_and(Peer::is_living) {
+                self.groups.gone(&node);
+            }
+        }
+    }
+
+    /// What is to be read once more for shared subscriptions.
+    pub(super) fn take_rereads(&mut self) -> Vec<Reread> {
+        std::mem::take(&mut self.rereads)
+    }
+
     /// What we tell from now on counts more than what was told of us as of that epoch.
     fn be_above(&mut self, epoch: u64, now: Now) {
         if self.epoch <= epoch {
@@ -206,123 +296,6 @@ impl Core {
         self.seq = 0;
         self.telling = None;
         self.is_snapshot_wanted = true;
-    }
-
-    /// Takes what was said of clients.
-    pub(super) fn presence_message(&mut self, tag: Option<&str>, body: &[u8], now: Now) {
-        let is_read = match tag {
-            Some(ONLINE | OFFLINE) => serde_json::from_slice(body)
-                .map(|news| self.news(&news, now))
-                .is_ok(),
-            Some(SNAPSHOT) => serde_json::from_slice(body)
-                .map(|snapshot| self.snapshot(&snapshot, now))
-                .is_ok(),
-            _ => false,
-        };
-        if !is_read {
-            self.counters.not_understood += 1;
-        }
-    }
-
-    fn news(&mut self, news: &News, now: Now) {
-        self.counters.presence_heard += 1;
-        if news.node == self.node {
-            // Others take us for dead, and we are not.
-            if news.by != self.node && !news.online && news.epoch >= self.epoch {
-                self.be_above(news.epoch, now);
-            }
-            return;
-        }
-        let heard = Heard {
-            node: &news.node,
-            version: news.login,
-            epoch: news.epoch,
-            seq: news.seq,
-            is_online: news.online,
-            cause: news.cause_code,
-            session_stays: news.session_stays,
-            at_ms: news.at_ms,
-        };
-        self.learn(&news.client, &heard);
-    }
-
-    fn learn(&mut self, client: &str, heard: &Heard<'_>) {
-        let known = self.table.get(client);
-        let is_ours_online = known.is_some_and(|known| Table::is_ours(known) && known.is_online);
-        if is_ours_online && !heard.is_online {
-            // That login is over, so it can't have taken ours over: ours is the later one, whatever the clocks say.
-            if known.is_some_and(|known| (heard.version, heard.node) > (known.version, &self.node))
-            {
-                self.table.raise(client, heard.version);
-            }
-            return;
-        }
-        match self.table.learn(client, heard) {
-            Learned::Supersedes { login } => {
-                self.counters.takeovers += 1;
-                self.closes.push_back((client.into(), login));
-            }
-            Learned::Stale if heard.is_online => self.correct(client, heard),
-            _ => {}
-        }
-    }
-
-    /// A node believes in a login that we know to be older than another one: it is told of that.
-    fn correct(&mut self, client: &str, heard: &Heard<'_>) {
-        let Some(known) = self.table.get(client) else {
-            return;
-        };
-        let node = self.table.node_of(known);
-        if node == heard.node {
-            return;
-        }
-        let is_living = self
-            .members
-            .peers
-            .get(node)
-            .is_some_and(|peer| peer.is_living());
-        if Table::is_ours(known) || (!is_living && self.members.is_lowest()) {
-            self.table.tell(client);
-        }
-    }
-
-    fn snapshot(&mut self, snapshot: &Snapshot, now: Now) {
-        if snapshot.node == self.node {
-            return;
-        }
-        for (client, version, at_ms) in &snapshot.clients {
-            let heard = Heard {
-                node: &snapshot.node,
-                version: *version,
-                epoch: snapshot.epoch,
-                seq: snapshot.seq,
-                is_online: true,
-                cause: 0,
-                session_stays: false,
-                at_ms: *at_ms,
-            };
-            self.learn(client, &heard);
-        }
-        let told = self.told.entry(snapshot.node.clone()).or_default();
-        let this = (snapshot.epoch, snapshot.seq);
-        match told.coming {
-            Some((epoch, seq, next)) if (epoch, seq) == this => {
-                if snapshot.part < next {
-                    // Sent twice.
-                    return;
-                }
-                // With a gap it is no whole one: it is asked for again.
-                told.coming = (snapshot.part == next).then_some((epoch, seq, next + 1));
-            }
-            _ => told.coming = (snapshot.part == 0).then_some((this.0, this.1, 1)),
-        }
-        if snapshot.is_last && told.coming.take().is_some() {
-            self.counters.snapshots_heard += 1;
-            told.epoch = told.epoch.max(snapshot.epoch);
-            let (epoch, seq) = this;
-            self.table
-                .only_told(&snapshot.node, epoch, seq, now.unix_ms);
-        }
     }
 
     /// Judges by the time. To be called several times a second.
@@ -343,6 +316,10 @@ impl Core {
 
     fn follow(&mut self, changes: &[Change], now: Now) {
         for change in changes {
+            if let Change::Dead(node) | Change::Left(node) | Change::Gone(node) = change {
+                let rereads = self.groups.gone(node);
+                self.rereads.extend(rereads);
+            }
             match change {
                 Change::Dead(node) => self.give_up(node, cause::NODE_LOST, now),
                 Change::Gone(node) => self.give_up(node, cause::NODE_LEFT, now),

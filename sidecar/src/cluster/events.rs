@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::journal::{FILE, Journal};
 use super::sessions::Sessions;
+use crate::groups::{Groups, Since};
 use crate::metrics::unix_ms;
 
 /// The folder of the log.
@@ -61,7 +62,6 @@ impl Interests {
         }
     }
 
-    #[allow(dead_code, reason = "for the downlink, which does not ask yet")]
     pub(super) fn subscribe(&self) -> watch::Receiver<Arc<Interest>> {
         self.sender.subscribe()
     }
@@ -107,11 +107,17 @@ pub(super) struct EventThread {
     pub(super) counters: Arc<EventCounters>,
     pub(super) stop: watch::Receiver<bool>,
     pub(super) listener: Listener,
+    pub(super) groups: Arc<Groups>,
     pub(super) swept_ms: u64,
 }
 
 impl EventThread {
     pub(super) fn run(mut self) {
+        // What was kept is not news.
+        self.sessions.take_group_news();
+        for key in self.sessions.group_keys() {
+            self.groups.joined(key, Since::default());
+        }
         let dir = self.spool_dir.join(FOLDER);
         let mut said = String::new();
         while !self.is_stopping() {
@@ -220,6 +226,39 @@ impl EventThread {
         let version = (self.listener)(event);
         self.journal.note(event, version);
         self.sessions.apply(event, version);
+        self.resume(event);
+        for (key, is_there) in self.sessions.take_group_news() {
+            match is_there {
+                true => self.groups.joined(&key, since(event)),
+                false => self.groups.left(&key),
+            }
+        }
+    }
+
+    /// A client that is back from another node has missed what its session here would have got: as if it had subscribed to all of it just now.
+    fn resume(&mut self, event: &Event<'_>) {
+        let What::Resumed {
+            client_id,
+            downlink_position,
+            uplink_position,
+        } = event.what
+        else {
+            return;
+        };
+        let Some(session) = self.sessions.get(client_id) else {
+            return;
+        };
+        for filter in self.sessions.filters_of(session) {
+            let what = What::Subscribed {
+                client_id,
+                filter,
+                qos: 0,
+                downlink_position,
+                uplink_position,
+            };
+            let at_ms = event.at_ms;
+            (self.listener)(&Event { at_ms, what });
+        }
     }
 
     /// Something was told and is not known.
@@ -250,5 +289,24 @@ impl EventThread {
         if self.sessions.wanted.take_change() {
             self.interests.set(self.sessions.wanted.interest());
         }
+    }
+}
+
+/// When a session has become a member by this event.
+fn since(event: &Event<'_>) -> Since {
+    match event.what {
+        What::Subscribed {
+            downlink_position,
+            uplink_position,
+            ..
+        } => Since {
+            at_ms: event.at_ms,
+            downlink_position,
+            uplink_position,
+        },
+        _ => Since {
+            at_ms: event.at_ms,
+            ..Since::default()
+        },
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use protocol::cluster::{Buckets, RETAINED_TAG, buckets_of_filter};
+use protocol::cluster::{Buckets, DIRECT_TAG, RETAINED_TAG, buckets_of_filter};
 use rocketmq::Interest;
 
 /// How long a tag stays wanted that no filter needs any more, by the events' time.
@@ -62,6 +62,8 @@ pub(super) struct Wanted {
     crowded_since_ms: Option<u64>,
     /// Retained messages, which every node wants.
     pub(super) retained_since_ms: u64,
+    /// Messages for one client each, where those are shared.
+    pub(super) direct_since_ms: Option<u64>,
     is_changed: bool,
 }
 
@@ -165,6 +167,9 @@ impl Wanted {
                 .collect(),
         };
         tags.insert(RETAINED_TAG.to_owned(), ms(self.retained_since_ms));
+        if let Some(since_ms) = self.direct_since_ms {
+            tags.insert(DIRECT_TAG.to_owned(), ms(since_ms));
+        }
         Interest {
             all_since_ms: all_since.map(ms),
             tags,

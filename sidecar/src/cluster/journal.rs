@@ -162,6 +162,8 @@ fn put_session(out: &mut String, client_id: &str, session: &Session) {
 fn put_event(out: &mut String, event: &Event<'_>, version: u64) {
     let at_ms = event.at_ms;
     let text = match event.what {
+        // It changes nothing that is kept.
+        What::Resumed { .. } => return,
         What::Started { saved_at_ms } => format!("started\t{at_ms}\t{saved_at_ms}"),
         What::Online {
             client_id,

@@ -16,6 +16,8 @@ const BEAT_EVERY: Duration = Duration::from_secs(1);
 const LISTEN: Duration = Duration::from_millis(1_200);
 /// Heartbeats of our own spool from another process may be late ones of a sidecar before us; not for longer than this.
 const LATE: Duration = Duration::from_secs(3);
+/// So much before the time-out is over a node is taken for dead: judging goes by ticks.
+const NOTICE: Duration = Duration::from_millis(150);
 /// A node that is gone is shown for so long.
 const SHOWN: Duration = Duration::from_secs(24 * 3600);
 
@@ -164,6 +166,11 @@ impl Members {
         let listened =
             |(first, _): &(Instant, i64)| now.at.saturating_duration_since(*first) >= LISTEN;
         !self.is_refused && self.first_echo.as_ref().is_some_and(listened)
+    }
+
+    /// Whether our own beats have come back ever.
+    pub(super) fn has_echo(&self) -> bool {
+        self.first_echo.is_some()
     }
 
     /// Our view of the others is of now.
@@ -341,7 +348,9 @@ impl Members {
     }
 
     fn judge_peers(&mut self, now: Now, changes: &mut Vec<Change>) {
-        let (timeout, patience) = (self.timeout, self.patience());
+        // Whoever asks when the time is over is to be told.
+        let timeout = self.timeout.saturating_sub(NOTICE);
+        let patience = self.patience();
         for (node, peer) in &mut self.peers {
             let silence = now.at.saturating_duration_since(peer.heard);
             match peer.state {

@@ -13,6 +13,7 @@ mod arrivals;
 mod core;
 mod events;
 mod filters;
+mod here;
 mod interest;
 mod journal;
 mod members;
@@ -33,10 +34,13 @@ use std::time::{Duration, Instant};
 use protocol::cluster::Topics;
 use protocol::config::Config;
 use protocol::message::What;
+use protocol::topic::filter_matches;
 use rocketmq::{Backbone, Interest};
 use tokio::sync::{Notify, watch};
 
 use crate::downlink::Replays;
+use crate::groups::Groups;
+use crate::inbox::{Inbox, Places};
 use crate::metrics::{Metrics, unix_ms};
 use crate::missed::{Missed, Request};
 use crate::retained::Retained;
@@ -46,12 +50,17 @@ use journal::Journal;
 use sessions::Sessions;
 pub(crate) use shared::Shared;
 
+/// Whoever shares this shares what is for single clients.
+const SOME_DIRECT_TOPIC: &str = "p2p/client";
+
 /// Where what was lost and missed is made good.
 pub(crate) struct Lost {
     /// Who wrote each retained topic last.
     pub(crate) retained: Arc<Retained>,
     /// Nothing where nothing is shared.
     pub(crate) missed: Option<Missed>,
+    /// What is kept for clients; nothing where nothing is.
+    pub(crate) inbox: Option<Arc<Inbox>>,
 }
 
 impl Lost {
@@ -70,6 +79,7 @@ pub(crate) struct Prepared {
     journal: Journal,
     sessions: Sessions,
     interests: Arc<Interests>,
+    groups: Arc<Groups>,
 }
 
 impl Prepared {
@@ -83,21 +93,30 @@ impl Prepared {
         };
         let spool = spool_id(&config.spool_dir)?;
         let (journal, mut sessions) = Journal::open(&config.spool_dir, unix_ms())?;
+        let mut shares = config.share.iter();
+        if shares.any(|rule| filter_matches(&rule.filter, SOME_DIRECT_TOPIC)) {
+            sessions.wanted.direct_since_ms = Some(unix_ms());
+        }
         sessions.wanted.take_change();
         Ok(Some(Prepared {
             config: Arc::clone(config),
             name,
             spool,
             interests: Arc::new(Interests::new(sessions.wanted.interest())),
+            groups: Arc::new(Groups::new(&config.node_id)),
             journal,
             sessions,
         }))
     }
 
     /// What is of interest of the shared messages. It changes while the node works.
-    #[allow(dead_code, reason = "for the downlink, which does not ask yet")]
     pub(crate) fn interest(&self) -> watch::Receiver<Arc<Interest>> {
         self.interests.subscribe()
+    }
+
+    /// The shared subscriptions over all nodes.
+    pub(crate) fn groups(&self) -> Arc<Groups> {
+        Arc::clone(&self.groups)
     }
 
     /// Begins to work. Does not fail while RocketMQ is away. Must be called within a Tokio runtime.
@@ -112,7 +131,8 @@ impl Prepared {
         lost: Lost,
     ) -> io::Result<ClusterHandle> {
         let now = shared::now();
-        let mut core = Core::new(&self.config, &self.spool, &random_id()?, now);
+        let groups = Arc::clone(&self.groups);
+        let mut core = Core::new(&self.config, &self.spool, &random_id()?, groups, now);
         core.restore(&self.sessions, now);
         let events = Arc::new(EventCounters::default());
         let lost = Arc::new(lost);
@@ -133,6 +153,10 @@ impl Prepared {
             lost: Arc::clone(&lost),
             started_ms: now.unix_ms,
         });
+        if let Some(inbox) = &lost.inbox {
+            let places: Arc<dyn Places> = Arc::<Shared>::clone(&shared);
+            inbox.set_places(places);
+        }
         let listening = Arc::clone(&shared);
         let listener: Listener = Box::new(move |event| {
             if let What::Started { saved_at_ms } = event.what
@@ -141,6 +165,9 @@ impl Prepared {
                 lost.request(Request::Retained(since_ms));
             }
             let (version, request) = listening.core().event(event);
+            if let (What::Online { client_id, .. }, Some(inbox)) = (event.what, &lost.inbox) {
+                inbox.logged_in(client_id);
+            }
             request
                 .into_iter()
                 .for_each(|request| lost.request(request));
@@ -155,6 +182,7 @@ impl Prepared {
             counters: events,
             stop: shared.stop.subscribe(),
             listener,
+            groups: self.groups,
             swept_ms: 0,
         };
         let thread = std::thread::Builder::new()

@@ -36,6 +36,11 @@ pub(crate) struct Report {
     pub(crate) interest_tags: Option<u64>,
     /// Topics with a retained message that all nodes have.
     pub(crate) retained_topics: u64,
+    /// Shared subscriptions (`$share`) with a member here.
+    pub(crate) shared_subscriptions: u64,
+    /// Messages that are kept for clients that are nowhere, and the clients.
+    pub(crate) kept_messages: u64,
+    pub(crate) kept_clients: u64,
     /// Clients that are yet to be told of, and to be published.
     pub(crate) to_tell: u64,
     pub(crate) to_publish: u64,

@@ -3,7 +3,7 @@
 //!
 //! Too much here costs traffic, too little costs messages: in doubt a subscription stays.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::mem::size_of;
 
 use protocol::message::{Event, What};
@@ -41,6 +41,8 @@ pub(super) struct Sessions {
     clients: HashMap<Box<str>, Session>,
     filters: Filters,
     pub(super) wanted: Wanted,
+    /// Shared subscriptions that have got their first member here (true), or lost their last one.
+    group_news: Vec<(Box<str>, bool)>,
     /// When the last event was: what was missed before the next one was missed since.
     last_event_ms: u64,
     /// When Mosquitto last saved its sessions before it started.
@@ -98,6 +100,7 @@ impl Sessions {
                 };
                 self.subscribe(client_id, filter, since_ms);
             }
+            What::Resumed { .. } => {}
             What::Deaf { .. } => {
                 let since_ms = match self.last_event_ms {
                     0 => at_ms,
@@ -149,6 +152,7 @@ impl Sessions {
         for id in filters {
             if let Some(text) = self.filters.release(id) {
                 self.wanted.less(&text, at_ms);
+                self.note_group(&text, false);
             }
         }
     }
@@ -172,6 +176,7 @@ impl Sessions {
         session.filters = filters.into_boxed_slice();
         if is_first {
             self.wanted.more(filter, since_ms);
+            self.note_group(filter, true);
         }
     }
 
@@ -188,7 +193,26 @@ impl Sessions {
         session.filters = left.collect();
         if self.filters.release(id).is_some() {
             self.wanted.less(filter, at_ms);
+            self.note_group(filter, false);
         }
+    }
+
+    fn note_group(&mut self, filter: &str, is_there: bool) {
+        if let Some(key) = group_key(filter) {
+            self.group_news.push((key.into(), is_there));
+        }
+    }
+
+    /// What has changed of the shared subscriptions since this was asked last.
+    pub(super) fn take_group_news(&mut self) -> Vec<(Box<str>, bool)> {
+        std::mem::take(&mut self.group_news)
+    }
+
+    /// The shared subscriptions that have a member here.
+    pub(super) fn group_keys(&self) -> BTreeSet<&str> {
+        let sessions = self.clients.values();
+        let filters = sessions.flat_map(|session| self.filters_of(session));
+        filters.filter_map(group_key).collect()
     }
 
     /// Gives up what is over: sessions that nobody came back to, tags that nobody needs.
@@ -216,6 +240,10 @@ impl Sessions {
         self.clients.insert(client_id.into(), session);
     }
 
+    pub(super) fn get(&self, client_id: &str) -> Option<&Session> {
+        self.clients.get(client_id)
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Session)> {
         self.clients
             .iter()
@@ -236,6 +264,12 @@ impl Sessions {
             + self.filters.bytes();
         (self.clients.len(), self.filters.len(), bytes)
     }
+}
+
+/// `<group>/<filter>` of a shared subscription.
+fn group_key(filter: &str) -> Option<&str> {
+    let key = filter.strip_prefix("$share/")?;
+    key.contains('/').then_some(key)
 }
 
 #[cfg(test)]

@@ -16,7 +16,9 @@ use super::report::{Clients, Report, Wanted};
 use super::wire::Load;
 use crate::downlink::Replays;
 use crate::health::{Reason, what};
+use crate::inbox::{Place, Places};
 use crate::metrics::{Metrics, unix_ms};
+use crate::missed::Request;
 
 /// After this a node that starts should have heard itself: topics that come into being are looked for every few seconds.
 const FIRST_ECHO_MS: u64 = 15_000;
@@ -47,6 +49,17 @@ pub(super) fn now() -> Now {
     Now {
         at: Instant::now(),
         unix_ms: unix_ms(),
+    }
+}
+
+impl Places for Shared {
+    fn place(&self, client_id: &str) -> Place {
+        self.core().place(client_id)
+    }
+
+    fn is_lowest(&self) -> bool {
+        let core = self.core();
+        core.members.is_hearing() && core.members.is_lowest()
     }
 }
 
@@ -101,6 +114,10 @@ impl Shared {
             ..Report::default()
         };
         self.core().fill(&mut report, now());
+        report.shared_subscriptions = self.core().groups.len() as u64;
+        if let Some(inbox) = &self.lost.inbox {
+            (report.kept_messages, report.kept_clients) = inbox.kept_now();
+        }
         report.retained_topics = self.lost.retained.len() as u64;
         if let Some(missed) = &self.lost.missed {
             report.counters.moved_clients = missed.counters.clients.load(Relaxed);
@@ -206,6 +223,13 @@ impl Shared {
             log::error!(
                 "cluster: another broker works as node {node} (spool {spool}, process {instance}), began later, and takes no part. Give each broker its own node_id"
             );
+        }
+    }
+
+    /// Has read once more what shared subscriptions need.
+    pub(super) fn reread(&self) {
+        for reread in self.core().take_rereads() {
+            self.lost.request(Request::Group(reread));
         }
     }
 

@@ -24,9 +24,19 @@ const BATCH_BYTES: usize = 256 << 10;
 #[derive(Debug)]
 pub(super) struct Frame {
     client: Box<str>,
-    /// The login that it closes; else it publishes where the client is.
-    login: Option<u64>,
+    what: Says,
     pub(super) bytes: Vec<u8>,
+}
+
+/// What a frame says of its client.
+#[derive(Debug, Clone, Copy)]
+enum Says {
+    /// This login is to be closed.
+    Close(u64),
+    /// It is on another node since this login.
+    Moved(u64),
+    /// Where it is, for everybody.
+    Place,
 }
 
 /// The payload of a retained MQTT message.
@@ -139,17 +149,15 @@ impl Core {
             return frames;
         }
         while frames.len() < max {
-            let frame = match self.closes.pop_front() {
-                Some((client, login)) => close(client, login, now.unix_ms),
-                None => match self.table.next_to_publish() {
-                    Some((client, entry)) => match self.publish(client, entry.as_ref(), now) {
-                        Some(frame) => frame,
-                        None => continue,
-                    },
-                    None => break,
-                },
-            };
-            frames.push(frame);
+            if let Some((client, login)) = self.closes.pop_front() {
+                frames.push(close(client, login, now.unix_ms));
+            } else if let Some((client, login)) = self.moves.pop_front() {
+                frames.push(moved(client, login, now.unix_ms));
+            } else if let Some((client, entry)) = self.table.next_to_publish() {
+                frames.extend(self.publish(client, entry.as_ref(), now));
+            } else {
+                break;
+            }
         }
         frames
     }
@@ -183,16 +191,17 @@ impl Core {
         message.encode_into(&mut bytes);
         Some(Frame {
             client,
-            login: None,
+            what: Says::Place,
             bytes,
         })
     }
 
     /// A frame did not get into the log.
     pub(super) fn frame_again(&mut self, frame: Frame) {
-        match frame.login {
-            Some(login) => self.closes.push_back((frame.client, login)),
-            None => self.table.publish_again(&frame.client),
+        match frame.what {
+            Says::Close(login) => self.closes.push_back((frame.client, login)),
+            Says::Moved(login) => self.moves.push_back((frame.client, login)),
+            Says::Place => self.table.publish_again(&frame.client),
         }
     }
 }
@@ -204,13 +213,32 @@ fn close(client: Box<str>, login: u64, at_ms: u64) -> Frame {
         reason: cause::TAKEN_OVER,
         at_ms,
     };
-    let mut bytes = vec![0; command.encoded_len()];
-    command.encode_into(&mut bytes);
+    let bytes = encoded(&command);
     Frame {
         client,
-        login: Some(login),
+        what: Says::Close(login),
         bytes,
     }
+}
+
+fn moved(client: Box<str>, login: u64, at_ms: u64) -> Frame {
+    let command = Command::Moved {
+        client_id: &client,
+        login,
+        at_ms,
+    };
+    let bytes = encoded(&command);
+    Frame {
+        client,
+        what: Says::Moved(login),
+        bytes,
+    }
+}
+
+fn encoded(command: &Command<'_>) -> Vec<u8> {
+    let mut bytes = vec![0; command.encoded_len()];
+    command.encode_into(&mut bytes);
+    bytes
 }
 
 /// A client id where `+` and `#`, which no topic may have, are written as `%2B` and `%23`.

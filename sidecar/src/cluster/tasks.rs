@@ -12,7 +12,9 @@ use super::wire::{Load, NodeMessage};
 use crate::downlink::Again;
 
 /// How often the others are judged.
-const TICK_EVERY: Duration = Duration::from_millis(250);
+const TICK_EVERY: Duration = Duration::from_millis(100);
+/// Beats are not closer, whatever there is to tell.
+const BEATS_APART: Duration = Duration::from_millis(20);
 /// Messages about clients sent at once.
 const BATCH: usize = 64;
 /// Frames given to the downlink at once: its thread looks for them a few times a second while nothing else is to be done.
@@ -37,15 +39,20 @@ struct Lane {
 }
 
 impl Lane {
-    fn new(shared: &Arc<Shared>, topic: &str) -> Lane {
-        let mut hasher = DefaultHasher::new();
-        shared.core().node.hash(&mut hasher);
+    fn new(shared: &Arc<Shared>, topic: &str, place: usize) -> Lane {
         Lane {
             shared: Arc::clone(shared),
             topic: topic.to_owned(),
             queues: Vec::new(),
-            place: (hasher.finish() % 1024) as usize,
+            place,
         }
+    }
+
+    /// The place by which a node has a queue of its own, if there are enough.
+    fn place_of(shared: &Arc<Shared>) -> usize {
+        let mut hasher = DefaultHasher::new();
+        shared.core().node.hash(&mut hasher);
+        (hasher.finish() % 1024) as usize
     }
 
     async fn send(&mut self, batch: &[Outgoing]) -> Result<(), Error> {
@@ -86,6 +93,7 @@ pub(super) async fn tick(shared: Arc<Shared>) {
     while !shared.is_stopping() {
         let changes = shared.core().tick(now());
         shared.changed(&changes);
+        shared.reread();
         shared.wake();
         shared.pause(TICK_EVERY).await;
     }
@@ -93,14 +101,20 @@ pub(super) async fn tick(shared: Arc<Shared>) {
 
 /// Heartbeats, and questions. One that did not go is not sent again: the next one says more.
 pub(super) async fn beat(shared: Arc<Shared>) {
-    let mut lane = Lane::new(&shared, &shared.topics.nodes);
+    // All in one queue: in the order in which things were said.
+    let mut lane = Lane::new(&shared, &shared.topics.nodes, 0);
     let every = shared.core().members.beat_every();
+    let groups = Arc::clone(&shared.core().groups);
     while !shared.is_stopping() {
         let load = shared.load();
         let batch: Vec<Outgoing> = {
             let mut core = shared.core();
             let clients = core.table.online_at(&core.node).count() as u64;
-            let beat = core.members.next_beat(now(), Load { clients, ..load });
+            let mut beat = core.members.next_beat(now(), Load { clients, ..load });
+            // The first word of a group is one that this node hears too: all have to go by the same.
+            if core.members.has_echo() {
+                (beat.groups, beat.done) = core.groups.own_word();
+            }
             let asks = core.take_asks();
             let messages = [NodeMessage::Beat(beat)].into_iter().chain(asks);
             messages.map(|message| message.outgoing()).collect()
@@ -113,7 +127,11 @@ pub(super) async fn beat(shared: Arc<Shared>) {
                 Err(_) => counters.heartbeats_failed += 1,
             }
         }
-        shared.pause(every).await;
+        tokio::select! {
+            () = shared.pause(every) => {}
+            // A group that waits for its first message.
+            () = groups.news.notified() => shared.pause(BEATS_APART).await,
+        }
     }
     let (node, instance) = {
         let core = shared.core();
@@ -126,7 +144,7 @@ pub(super) async fn beat(shared: Arc<Shared>) {
 
 /// Tells of clients: one batch at a time, each until it is stored.
 pub(super) async fn tell(shared: Arc<Shared>) {
-    let mut lane = Lane::new(&shared, &shared.topics.presence);
+    let mut lane = Lane::new(&shared, &shared.topics.presence, Lane::place_of(&shared));
     let mut retry = RETRY_FIRST;
     let mut batch: Vec<Outgoing> = Vec::new();
     while !shared.is_stopping() {
@@ -222,6 +240,7 @@ fn take(shared: &Arc<Shared>, incoming: &Incoming) {
         if !changes.is_empty() {
             shared.changed(&changes);
         }
+        shared.reread();
     } else {
         let tag = incoming.tag.as_deref();
         shared.core().presence_message(tag, &incoming.body, now);

@@ -101,6 +101,12 @@ pub(super) struct Beat {
     /// How much it has to do.
     #[serde(default)]
     pub(super) load: Load,
+    /// The shared subscriptions that it has members of, by the hashes of their keys, and since when it takes part in each; 0: since this beat.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) groups: Vec<(u64, i64)>,
+    /// What of the cluster's messages is with its Mosquitto: RocketMQ's broker, queue, and the offset behind it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) done: Vec<(String, i32, i64)>,
 }
 
 /// How much a node has to do.

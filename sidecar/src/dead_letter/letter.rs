@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use protocol::message::{Identity, Message};
+use protocol::message::{DownlinkFrame, Identity, Message};
 use rocketmq::{Incoming, Outgoing, Queue};
 use serde::{Deserialize, Serialize};
 
@@ -258,11 +258,14 @@ impl Letter {
                     properties.map(|(n, v)| (n.as_str(), v.as_str())),
                 )
             }
-            Content::Unmapped(frame) | Content::NotInjected(frame) => match Message::decode(&frame)
-            {
-                Ok(message) => message.payload.to_vec(),
-                Err(_) => frame,
-            },
+            Content::Unmapped(frame) | Content::NotInjected(frame) => {
+                let decoded = DownlinkFrame::decode(&frame).ok();
+                let message = decoded.as_ref().and_then(DownlinkFrame::message);
+                match message.map(|message| message.payload.to_vec()) {
+                    Some(payload) => payload,
+                    None => frame,
+                }
+            }
         })
     }
 }

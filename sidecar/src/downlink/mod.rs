@@ -25,6 +25,8 @@ use protocol::config::Config;
 use rocketmq::{Backbone, Incoming, Interest};
 use tokio::sync::{Notify, oneshot, watch};
 
+use crate::groups::Groups;
+use crate::inbox::Inbox;
 use crate::metrics::Metrics;
 use crate::missed::Handed;
 use crate::retained::Retained;
@@ -40,6 +42,10 @@ pub(crate) struct Shared {
     pub(crate) retained: Arc<Retained>,
     /// What was handed over lately.
     pub(crate) handed: Arc<Handed>,
+    /// The shared subscriptions over all nodes.
+    pub(crate) groups: Arc<Groups>,
+    /// What is kept for clients that are nowhere; nothing where nothing is.
+    pub(crate) inbox: Option<Arc<Inbox>>,
     /// What the node's subscribers can want.
     pub(crate) interest: watch::Receiver<Arc<Interest>>,
 }

@@ -81,6 +81,12 @@ impl Routes {
         routes.iter().filter(wants).map(Arc::clone).collect()
     }
 
+    /// Whether this is the topic of the cluster.
+    pub(crate) fn is_shared(&self, topic: &str) -> bool {
+        let routes = self.0.get(topic);
+        routes.is_some_and(|routes| routes.iter().any(|route| route.is_shared))
+    }
+
     /// The first rule of a topic.
     pub(crate) fn first_of(&self, topic: &str) -> Option<Arc<Route>> {
         self.0.get(topic)?.first().map(Arc::clone)

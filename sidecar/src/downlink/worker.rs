@@ -1,7 +1,9 @@
 //! The downlink thread.
 
+mod direct;
 mod hand_over;
 mod replay;
+mod share;
 mod shared;
 
 use std::io;
@@ -59,6 +61,8 @@ pub(super) struct Worker {
     retry: Duration,
     /// Messages that are in the log and may not be on the disk.
     unsynced: u64,
+    /// What is at hand has been here before, and is delivered to all alone.
+    is_again: bool,
 }
 
 impl Worker {
@@ -104,6 +108,7 @@ impl Worker {
             last_settled: None,
             retry: RETRY_FIRST,
             unsynced: 0,
+            is_again: false,
         };
         worker.release();
         Ok(worker)
@@ -227,6 +232,7 @@ impl Worker {
         if offsets.is_empty() {
             return;
         }
+        self.note_done(&offsets);
         if let Err(error) = self.runtime.block_on(consumer.commit(&offsets)) {
             log::debug!(
                 "downlink: can't commit {} offsets yet: {error}",

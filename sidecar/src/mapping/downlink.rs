@@ -6,7 +6,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use protocol::config::Layout;
-use protocol::message::{Identity, Message, Properties, Property, PropertyBuffer, QoS, RuleIds};
+use protocol::message::{
+    Audience, Identity, Message, Properties, Property, PropertyBuffer, QoS, RuleIds, Selected,
+};
 use protocol::rules::{DownlinkRule, Lookup, Template, Variable};
 use rocketmq::Incoming;
 
@@ -50,12 +52,22 @@ pub(crate) struct Mapped {
 }
 
 impl Mapped {
-    /// For this client alone, by its subscription of this QoS.
-    pub(crate) fn for_client(mut self, client: &str, qos: QoS) -> Mapped {
+    /// For this client alone, also without a subscription.
+    pub(crate) fn for_client(mut self, client: &str) -> Mapped {
         client.clone_into(&mut self.client);
-        self.qos = self.qos.min(qos);
         self.retain = false;
         self
+    }
+
+    /// The frame by which one member of a shared subscription (`<group>/<filter>`) gets it.
+    pub(crate) fn for_group(&self, key: &str) -> Vec<u8> {
+        let selected = Selected {
+            audience: Audience::Group(key),
+            message: self.message(),
+        };
+        let mut frame = vec![0; selected.encoded_len()];
+        selected.encode_into(&mut frame);
+        frame
     }
 
     /// To be delivered, and not kept.

@@ -13,7 +13,7 @@ pub(crate) mod seal;
 mod tests;
 pub(crate) mod uplink;
 
-pub(crate) use escape::unescape;
+pub(crate) use escape::{escape, unescape};
 
 /// Why a message can't be mapped by a rule. Permanent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

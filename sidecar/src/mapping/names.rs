@@ -24,6 +24,12 @@ pub(crate) const COPY: &str = "mqtt_copy";
 pub(crate) const REPLAYED: &str = "mqtt_replayed";
 /// Of a retained message in a cluster's topic: the time by which nodes judge which one is the newest, Unix milliseconds.
 pub(crate) const RETAINED_AT: &str = "mqtt_retained_at";
+/// Of a retained message in a cluster's topic: `1` if a node has stored it once more, as it was.
+pub(crate) const REFRESHED: &str = "mqtt_refreshed";
+/// In a cluster's topic: the one group (a hash) that the message is for, which a node could not give to any member.
+pub(crate) const SHARE: &str = "mqtt_share";
+/// Beside it: that node.
+pub(crate) const SHARE_FROM: &str = "mqtt_share_from";
 /// `3`, `4` (3.1.1) or `5`.
 pub(crate) const VERSION: &str = "mqtt_version";
 /// `1` for a will.
@@ -44,6 +50,8 @@ pub(crate) const PAYLOAD_FORMAT: &str = "mqtt_payload_format";
 pub(crate) const USER_PROPERTIES: &str = "mqtt_user_properties";
 /// MQTT 5: prefix of a single user property.
 pub(crate) const USER_PREFIX: &str = "mqtt_user_";
+/// In a cluster's inbox: what is kept for this client up to this offset was given to it.
+pub(crate) const TAKEN: &str = "mqtt_taken";
 /// Downlink: deliver to this client alone.
 pub(crate) const TARGET_CLIENT: &str = "client_id";
 
@@ -60,6 +68,9 @@ pub(crate) const BOOKKEEPING: &[&str] = &[
     COPY,
     REPLAYED,
     RETAINED_AT,
+    REFRESHED,
+    SHARE,
+    SHARE_FROM,
     VERSION,
     WILL,
     EMPTY,

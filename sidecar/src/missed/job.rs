@@ -1,14 +1,15 @@
 //! Which message a client has missed: pure decisions.
 
-use std::collections::BTreeMap;
-
 use protocol::cluster::{Buckets, RETAINED_TAG, buckets_of_filter};
-use protocol::message::{Identity, QoS};
+use protocol::message::Identity;
+use protocol::topic::filter_matches;
 use protocol::trie::TopicTrie;
 use rocketmq::Incoming;
 
 use super::handed::Handed;
+use crate::groups::passed_on;
 use crate::mapping::{names, unescape};
+use crate::retained::refresh::is_refreshed;
 
 /// How far before its absence a client's messages are given again: they may have been on their way to it.
 pub(super) const OVERLAP_MS: u64 = 1000;
@@ -20,8 +21,8 @@ pub(crate) struct Want {
     pub(crate) client_id: String,
     /// The topic filter.
     pub(crate) filter: String,
-    /// QoS of the subscription.
-    pub(crate) qos: QoS,
+    /// What the client has subscribed to before that since it came: by these it has got what matches them, and gets it only once.
+    pub(crate) earlier: Vec<Box<str>>,
     /// Since when it was away, Unix milliseconds.
     pub(crate) since_ms: u64,
     /// What the downlink log has before this position was injected before the subscription, and has not reached it.
@@ -74,22 +75,20 @@ impl Job {
         (buckets, since_ms.unwrap_or(0).saturating_sub(OVERLAP_MS))
     }
 
-    /// Who wants the message at all and was away when it was published: each client once, with the best of its subscriptions.
+    /// Which subscriptions want the message, of clients that were away when it was published.
     pub(super) fn wanted_by(&self, message: &Facts<'_>) -> Vec<&Want> {
-        let mut wants: BTreeMap<&str, &Want> = BTreeMap::new();
+        let mut wants = Vec::new();
         self.by_filter.matches(&message.topic, |index| {
-            let Some(want) = self.wants.get(*index) else {
-                return;
+            let want = self.wants.get(*index);
+            let is_first = |want: &Want| {
+                let mut earlier = want.earlier.iter();
+                !earlier.any(|filter| filter_matches(filter, &message.topic))
             };
-            if message.published_ms.saturating_add(OVERLAP_MS) < want.since_ms {
-                return;
-            }
-            let best = wants.entry(&want.client_id).or_insert(want);
-            if want.qos > best.qos {
-                *best = want;
-            }
+            let was_away =
+                |want: &Want| message.published_ms.saturating_add(OVERLAP_MS) >= want.since_ms;
+            wants.extend(want.filter(|want| was_away(want) && is_first(want)));
         });
-        wants.into_values().collect()
+        wants
     }
 
     /// Whether the message reaches the client by its subscription.
@@ -119,8 +118,24 @@ pub(super) struct Facts<'a> {
 }
 
 impl<'a> Facts<'a> {
-    /// Nothing for a message that no node has put there.
+    /// Nothing for a message that no node has put there, or that is for a shared subscription alone.
     pub(super) fn of(incoming: &'a Incoming) -> Option<Facts<'a>> {
+        match passed_on(incoming) {
+            Some(_) => None,
+            None => Facts::of_any(incoming),
+        }
+    }
+
+    /// Where in this node's uplink log the message stood, if it was published there.
+    pub(super) fn position_at(&self, node_id: &str) -> Option<u64> {
+        (self.identity.node == node_id).then_some(self.identity.position)
+    }
+
+    /// The same, whoever it is for. Nothing for what a node has stored once more either.
+    pub(super) fn of_any(incoming: &'a Incoming) -> Option<Facts<'a>> {
+        if is_refreshed(incoming) {
+            return None;
+        }
         let value = |wanted: &str| {
             let mut properties = incoming.properties.iter();
             properties
@@ -143,11 +158,11 @@ impl<'a> Facts<'a> {
 mod tests {
     use super::*;
 
-    fn want(client_id: &str, filter: &str, qos: QoS, since_ms: u64) -> Want {
+    fn want(client_id: &str, filter: &str, since_ms: u64) -> Want {
         Want {
             client_id: client_id.into(),
             filter: filter.into(),
-            qos,
+            earlier: Vec::new(),
             since_ms,
             downlink_position: 1000,
             uplink_position: 500,
@@ -171,24 +186,31 @@ mod tests {
     }
 
     #[test]
-    fn a_client_gets_a_message_once_by_the_best_of_its_subscriptions() {
+    fn those_want_a_message_whose_filters_match_it() {
         let job = Job::new(
             vec![
-                want("a", "t/#", QoS::AtMostOnce, 0),
-                want("a", "t/+", QoS::ExactlyOnce, 0),
-                want("b", "t/x", QoS::AtLeastOnce, 0),
-                want("c", "u", QoS::AtLeastOnce, 0),
+                want("a", "t/#", 0),
+                want("a", "t/+", 0),
+                want("b", "t/x", 0),
+                want("c", "u", 0),
             ],
             "here",
         );
         let incoming = message("t/x", "there:1:16", 1);
         let facts = Facts::of(&incoming).unwrap();
-        let wants: Vec<_> = job
+        let mut clients: Vec<_> = job
             .wanted_by(&facts)
             .iter()
-            .map(|want| (want.client_id.as_str(), want.qos))
+            .map(|want| want.client_id.as_str())
             .collect();
-        assert_eq!(wants, [("a", QoS::ExactlyOnce), ("b", QoS::AtLeastOnce)]);
+        clients.sort_unstable();
+        assert_eq!(clients, ["a", "a", "b"]);
+        let again = Want {
+            earlier: vec!["t/#".into()],
+            ..want("a", "t/+", 0)
+        };
+        let job = Job::new(vec![again], "here");
+        assert!(job.wanted_by(&facts).is_empty(), "it has had that");
         let (buckets, since_ms) = job.buckets();
         assert!(buckets.contains(&protocol::cluster::bucket_of("t/x")));
         assert!(buckets.contains(RETAINED_TAG));
@@ -197,7 +219,7 @@ mod tests {
 
     #[test]
     fn what_was_published_before_the_absence_was_not_missed() {
-        let job = Job::new(vec![want("a", "t", QoS::AtLeastOnce, 10_000)], "here");
+        let job = Job::new(vec![want("a", "t", 10_000)], "here");
         let count = |received_ms, stored_at_ms| {
             let incoming = Incoming {
                 stored_at_ms,
@@ -213,7 +235,7 @@ mod tests {
     #[test]
     fn what_the_subscription_brings_is_told_by_the_logs() {
         let job = Job::new(Vec::new(), "here");
-        let want = want("a", "t", QoS::AtLeastOnce, 0);
+        let want = want("a", "t", 0);
         let handed = Handed::default();
         let fate = |id: &str, handed: &Handed| {
             let incoming = message("t", id, 1);

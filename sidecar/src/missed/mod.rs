@@ -2,28 +2,32 @@
 //! it alone.
 //!
 //! Mosquitto knows nothing of its old session. Once it has subscribed again, the messages published since it went are read once more, and those that neither came
-//! nor will come by the new subscription go to it by its client id, in order. What is published meanwhile may come between.
+//! nor will come by the new subscription are published again for it alone, in order: it gets them by that subscription, and no message that it may not read. What is
+//! published meanwhile may come between.
 //!
 //! In the same way a broker that was killed gets the retained messages again that it had not saved.
 //!
 //! Which ones those are that a client has missed is told by the logs: a subscription brings what is injected behind it (the plugin tells where that was), and of this node's own
 //! messages what was published behind it.
 
+mod group;
 mod handed;
 mod job;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use protocol::cluster::{Buckets, RETAINED_TAG};
 use protocol::config::Config;
+use protocol::message::{Audience, ClientIdBuffer, Message, Selected};
 use protocol::rules::DownlinkRule;
 use rocketmq::{Backbone, Consumer, Incoming, Interest, Select, StartAt, Subscription};
 use tokio::sync::{mpsc, watch};
 
 use crate::downlink::{Again, Replays};
+use crate::groups::{Groups, Reread};
 use crate::mapping::downlink::{Context, Outcome, map};
 use crate::mapping::names;
 use crate::metrics::unix_ms;
@@ -46,6 +50,8 @@ const KNOWN_MAX: usize = 1 << 20;
 const POLL: Duration = Duration::from_millis(200);
 const BATCH: usize = 256;
 const PAUSE: Duration = Duration::from_secs(1);
+/// Client ids in one frame, in bytes; and one more.
+const AUDIENCE_BYTES: usize = 16 << 10;
 
 /// What the status tells.
 #[derive(Debug, Default)]
@@ -63,6 +69,8 @@ pub(crate) enum Request {
     Client(Want),
     /// The broker's retained messages, since this time (Unix milliseconds).
     Retained(u64),
+    /// What a shared subscription is to get here.
+    Group(Reread),
 }
 
 /// Where requests are put.
@@ -85,6 +93,7 @@ pub(crate) fn start(
     config: &Config,
     backbone: Arc<dyn Backbone>,
     handed: Arc<Handed>,
+    groups: Arc<Groups>,
     replays: Replays,
 ) -> Option<Missed> {
     let rule = config.shared_downlink()?;
@@ -101,6 +110,7 @@ pub(crate) fn start(
         },
         backbone,
         handed,
+        groups,
         replays,
         counters: Arc::clone(&counters),
     };
@@ -115,6 +125,7 @@ struct Reader {
     context: Context,
     backbone: Arc<dyn Backbone>,
     handed: Arc<Handed>,
+    groups: Arc<Groups>,
     replays: Replays,
     counters: Arc<MissedCounters>,
 }
@@ -123,18 +134,23 @@ impl Reader {
     async fn run(self, mut incoming: mpsc::UnboundedReceiver<Request>) {
         while let Some(first) = incoming.recv().await {
             let requests = gather(first, &mut incoming).await;
-            let since_ms = requests.iter().filter_map(|request| match request {
-                Request::Retained(since_ms) => Some(*since_ms),
-                Request::Client(_) => None,
-            });
-            if let Some(since_ms) = since_ms.min() {
+            let mut retained_since_ms: Option<u64> = None;
+            let (mut wants, mut groups) = (Vec::new(), Vec::new());
+            for request in requests {
+                match request {
+                    Request::Client(want) => wants.push(want),
+                    Request::Group(reread) => groups.push(reread),
+                    Request::Retained(ms) => {
+                        retained_since_ms =
+                            Some(retained_since_ms.map_or(ms, |known| known.min(ms)));
+                    }
+                }
+            }
+            self.serve_groups(&groups).await;
+            if let Some(since_ms) = retained_since_ms {
                 self.serve_retained(since_ms).await;
             }
-            let wants = requests.into_iter().filter_map(|request| match request {
-                Request::Client(want) => Some(want),
-                Request::Retained(_) => None,
-            });
-            self.serve_clients(wants.collect()).await;
+            self.serve_clients(wants).await;
         }
     }
 
@@ -276,26 +292,33 @@ impl Reader {
         if !state.is_new(id.map_or("", |(_, id)| id)) {
             return;
         }
-        for want in job.wanted_by(&facts) {
-            if job.fate(want, &facts, &self.handed) == Fate::Comes {
-                continue;
+        let wanted = job.wanted_by(&facts);
+        let missed = |want: &&&Want| job.fate(want, &facts, &self.handed) != Fate::Comes;
+        // Two subscriptions of one client may have been made at different times: what one of them brings, the other has not missed.
+        let comes = wanted.iter().filter(|want| !missed(want));
+        let has_it: HashSet<&str> = comes.map(|want| want.client_id.as_str()).collect();
+        let clients: BTreeSet<&str> = wanted
+            .iter()
+            .map(|want| want.client_id.as_str())
+            .filter(|client| !has_it.contains(client))
+            .collect();
+        if clients.is_empty() {
+            return;
+        }
+        let mut mapped = match map(message, &self.rule, &self.context, unix_ms()) {
+            Ok(Outcome::Deliver(mapped)) => mapped,
+            Ok(Outcome::Own | Outcome::Expired) => return,
+            Err(error) => {
+                // It is a dead letter already, of the way down.
+                log::debug!("{}: {error}", message.message_id);
+                return;
             }
-            let mapped = match map(message, &self.rule, &self.context, unix_ms()) {
-                Ok(Outcome::Deliver(mapped)) => mapped,
-                Ok(Outcome::Own | Outcome::Expired) => continue,
-                Err(error) => {
-                    // It is a dead letter already, of the way down.
-                    log::debug!("{}: {error}", message.message_id);
-                    continue;
-                }
-            };
-            let mapped = mapped.for_client(&want.client_id, want.qos);
-            let message = mapped.message();
-            let mut frame = vec![0; message.encoded_len()];
-            message.encode_into(&mut frame);
+        };
+        mapped.do_not_retain();
+        for (frame, count) in frames(&mapped.message(), &clients) {
             if self.hand_over(|| Again::Frame(frame.clone())).await {
-                state.given += 1;
-                self.counters.messages.fetch_add(1, Relaxed);
+                state.given += count;
+                self.counters.messages.fetch_add(count, Relaxed);
             }
         }
     }
@@ -339,8 +362,35 @@ impl State {
     }
 }
 
+/// The message for these clients alone, by their subscriptions: as many frames as it needs, each with the number of its clients.
+fn frames(message: &Message<'_>, clients: &BTreeSet<&str>) -> Vec<(Vec<u8>, u64)> {
+    let mut frames = Vec::new();
+    let mut rest = clients.iter().peekable();
+    while rest.peek().is_some() {
+        let mut ids = ClientIdBuffer::default();
+        let mut count = 0;
+        while let Some(client) = rest.next_if(|_| ids.byte_len() < AUDIENCE_BYTES) {
+            // Mosquitto has no clients with longer ids.
+            count += u64::from(ids.push(client).is_ok());
+        }
+        let selected = Selected {
+            audience: Audience::Clients(ids.as_ids()),
+            message: *message,
+        };
+        let mut frame = vec![0; selected.encoded_len()];
+        selected.encode_into(&mut frame);
+        frames.push((frame, count));
+    }
+    frames
+}
+
 async fn gather(first: Request, incoming: &mut mpsc::UnboundedReceiver<Request>) -> Vec<Request> {
     let mut requests = vec![first];
+    if let [Request::Group(_)] = requests[..] {
+        // Its members wait, and are few.
+        requests.extend(std::iter::from_fn(|| incoming.try_recv().ok()));
+        return requests;
+    }
     let until = Instant::now() + GATHER;
     while Instant::now() < until {
         match tokio::time::timeout(QUIET, incoming.recv()).await {
@@ -349,4 +399,38 @@ async fn gather(first: Request, incoming: &mut mpsc::UnboundedReceiver<Request>)
         }
     }
     requests
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::message::DownlinkFrame;
+
+    use super::*;
+
+    #[test]
+    fn a_message_for_many_clients_stands_in_as_few_frames_as_it_can() {
+        let names: Vec<String> = (0..3000)
+            .map(|number| format!("client-{number:04}"))
+            .collect();
+        let clients: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+        let message = Message {
+            topic: "news",
+            ..Message::default()
+        };
+        let frames = frames(&message, &clients);
+        assert_eq!(frames.len(), 3);
+        let mut found = Vec::new();
+        for (frame, count) in &frames {
+            let Ok(DownlinkFrame::Selected(selected)) = DownlinkFrame::decode(frame) else {
+                panic!("a selected message")
+            };
+            let Audience::Clients(ids) = selected.audience else {
+                panic!("clients")
+            };
+            assert_eq!(selected.message.topic, "news");
+            assert_eq!(ids.iter().count() as u64, *count);
+            found.extend(ids.iter());
+        }
+        assert_eq!(found, clients.into_iter().collect::<Vec<_>>());
+    }
 }

@@ -140,6 +140,8 @@ fn parse<'a>(line: &'a str, nodes: &mut HashMap<Box<str>, Arc<str>>) -> Option<(
             origin,
             noted_ms,
             is_deleted,
+            // At the latest then.
+            stored_ms: noted_ms,
         },
     ))
 }

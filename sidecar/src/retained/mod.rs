@@ -12,6 +12,7 @@
 //! what was noted since is forgotten then, and read again from RocketMQ.
 
 mod journal;
+pub(crate) mod refresh;
 #[cfg(test)]
 mod tests;
 mod version;
@@ -54,6 +55,8 @@ struct Entry {
     noted_ms: u64,
     /// The message was empty: there is none now.
     is_deleted: bool,
+    /// When RocketMQ stored it last, as far as is known, Unix milliseconds.
+    stored_ms: u64,
 }
 
 /// How this node's broker got it.
@@ -138,6 +141,7 @@ impl Retained {
             origin: Origin::Client,
             noted_ms: unix_ms(),
             is_deleted: message.payload.is_empty(),
+            stored_ms: at_ms,
         };
         versions.note(message.topic, entry);
         at_ms
@@ -182,8 +186,11 @@ impl Retained {
         let mut versions = self.versions();
         let node = versions.node(kept.identity.node);
         let version = kept.version(node);
-        match versions.entries.get(kept.topic.as_ref()) {
-            Some(entry) if entry.version.is_of(&kept.identity) => Verdict::Known,
+        match versions.entries.get_mut(kept.topic.as_ref()) {
+            Some(entry) if entry.version.is_of(&kept.identity) => {
+                entry.stored_ms = entry.stored_ms.max(kept.stored_ms);
+                Verdict::Known
+            }
             Some(entry) if version < entry.version => Verdict::Deliver,
             _ => {
                 let entry = Entry {
@@ -191,6 +198,7 @@ impl Retained {
                     origin: Origin::Frame(u64::MAX),
                     noted_ms: unix_ms(),
                     is_deleted: kept.is_deleted,
+                    stored_ms: kept.stored_ms,
                 };
                 // Not yet into the file: the frame may not come to be.
                 versions.entries.insert(kept.topic.as_ref().into(), entry);
@@ -218,6 +226,23 @@ impl Retained {
         let noted = versions.entries.get(kept.topic.as_ref());
         if noted.is_some_and(|entry| entry.version.is_of(&kept.identity)) {
             versions.entries.remove(kept.topic.as_ref());
+        }
+    }
+
+    /// Whether it is the newest of its topic, and was not stored since this time.
+    pub(crate) fn is_stored_before(&self, kept: &Kept<'_>, before_ms: u64) -> bool {
+        let versions = self.versions();
+        let entry = versions.entries.get(kept.topic.as_ref());
+        let entry = entry.filter(|entry| entry.version.is_of(&kept.identity) && !entry.is_deleted);
+        entry.is_some_and(|entry| entry.stored_ms.max(kept.stored_ms) < before_ms)
+    }
+
+    /// It was stored once more.
+    pub(crate) fn was_stored(&self, kept: &Kept<'_>, at_ms: u64) {
+        let mut versions = self.versions();
+        let entry = versions.entries.get_mut(kept.topic.as_ref());
+        if let Some(entry) = entry.filter(|entry| entry.version.is_of(&kept.identity)) {
+            entry.stored_ms = entry.stored_ms.max(at_ms);
         }
     }
 

@@ -253,3 +253,28 @@ fn messages_that_tell_no_version_are_not_judged() {
     });
     assert!(Kept::of(&live).is_none());
 }
+
+#[test]
+fn the_newest_of_a_topic_is_stored_once_more_when_it_is_old_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let retained = Retained::open(dir.path()).unwrap();
+    let at = |incoming: Incoming, stored_at_ms| Incoming {
+        stored_at_ms,
+        ..incoming
+    };
+    let old = at(incoming("a", "t", 100, 1), 1_000);
+    assert_eq!(get(&retained, &old, 64), Verdict::Keep);
+    let kept = Kept::of(&old).unwrap();
+    assert!(retained.is_stored_before(&kept, 1_001) && !retained.is_stored_before(&kept, 1_000));
+    retained.was_stored(&kept, 5_000);
+    assert!(retained.is_stored_before(&kept, 5_001) && !retained.is_stored_before(&kept, 5_000));
+    // By another node.
+    assert_eq!(get(&retained, &at(old.clone(), 9_000), 0), Verdict::Known);
+    assert!(!retained.is_stored_before(&kept, 9_000));
+    let newer = at(incoming("a", "t", 200, 2), 10_000);
+    assert_eq!(get(&retained, &newer, 128), Verdict::Keep);
+    assert!(
+        !retained.is_stored_before(&kept, u64::MAX),
+        "it was replaced"
+    );
+}

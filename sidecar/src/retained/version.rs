@@ -32,6 +32,8 @@ pub(crate) struct Kept<'a> {
     pub(super) identity: Identity<'a>,
     pub(super) at_ms: u64,
     pub(super) is_deleted: bool,
+    /// When RocketMQ stored this copy of it.
+    pub(super) stored_ms: u64,
 }
 
 impl<'a> Kept<'a> {
@@ -52,6 +54,7 @@ impl<'a> Kept<'a> {
             identity: Identity::parse(value(names::ID)?).ok()?,
             at_ms: at.parse().ok()?,
             is_deleted: value(names::EMPTY) == Some("1"),
+            stored_ms: u64::try_from(incoming.stored_at_ms).unwrap_or(0),
         })
     }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use handoff::{Frame, Position};
 use protocol::config::{Config, Layout};
-use protocol::message::{Epochs, Identity, Message, Returned, UplinkFrame};
+use protocol::message::{DownlinkFrame, Epochs, Identity, Message, Returned, UplinkFrame};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::task::AbortHandle;
@@ -17,7 +17,7 @@ use super::intake::PAUSE;
 use super::lane::{Item, Note};
 use super::layout::hash;
 use super::rules::{NoRule, Rule, Rules};
-use super::{Control, topic};
+use super::{Control, pass_on, topic};
 use crate::dead_letter::{Direction, Letter};
 use crate::mapping::uplink::{Mapped, Values};
 use crate::mapping::{self, names};
@@ -223,7 +223,18 @@ impl Dealer {
     /// What came down and the plugin could not inject: a dead letter. No rule of the way up has to do with it, and the plugin has counted it.
     fn take_back(&mut self, frame: &Frame<'_>, returned: &Returned<'_>) {
         let ticket = self.shared.window.open(frame.next, 1, 0);
-        let message = Message::decode(returned.payload).ok();
+        let passed_on = self.shared.cluster.as_ref().and_then(|cluster| {
+            let identity = self.identity(frame.position);
+            pass_on::message(returned.payload, &cluster.rule, self.layout, &identity)
+        });
+        if let Some((outgoing, place)) = passed_on {
+            let shared = Arc::clone(&self.shared);
+            self.runtime
+                .spawn(pass_on::send(shared, outgoing, place, ticket));
+            return;
+        }
+        let decoded = DownlinkFrame::decode(returned.payload).ok();
+        let message = decoded.as_ref().and_then(DownlinkFrame::message);
         let identity = Identity {
             node: &self.node_id,
             epoch: returned.epoch,
@@ -233,7 +244,7 @@ impl Dealer {
             Direction::Downlink,
             &identity,
             returned.payload,
-            message.as_ref(),
+            message,
             "",
             returned.reason,
         );

@@ -13,6 +13,7 @@ mod dealer;
 mod intake;
 mod lane;
 mod layout;
+mod pass_on;
 mod reservations;
 mod rules;
 #[cfg(test)]
@@ -26,7 +27,7 @@ use std::time::{Duration, Instant};
 use handoff::{Reader, Waiter};
 use protocol::config::Config;
 use protocol::message::Epochs;
-use protocol::rules::RuleTable;
+use protocol::rules::{RuleTable, UplinkRule};
 use rocketmq::Backbone;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -51,6 +52,8 @@ pub(crate) struct Log {
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) topic: String,
+    /// How messages go there.
+    pub(crate) rule: UplinkRule,
     pub(crate) retained: Arc<Retained>,
 }
 

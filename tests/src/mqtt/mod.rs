@@ -149,6 +149,19 @@ impl Client {
         assert_eq!(granted, Ok(qos), "{} subscribes to {filter}", self.id);
     }
 
+    /// Gives a subscription up, without waiting for the answer.
+    ///
+    /// # Panics
+    /// When the connection is closed.
+    #[track_caller]
+    pub fn unsubscribe(&self, filter: &str) {
+        let is_sent = match &self.requests {
+            Requests::V311(client) => client.try_unsubscribe(filter).is_ok(),
+            Requests::V5(client) => client.try_unsubscribe(filter).is_ok(),
+        };
+        assert!(is_sent, "{} gives {filter} up", self.id);
+    }
+
     /// Publishes without waiting; the outcome comes later.
     pub fn start_publish(&self, message: Publication) -> Receiver<Outcome> {
         let (slot, outcome) = std::sync::mpsc::channel();

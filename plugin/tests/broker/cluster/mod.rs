@@ -2,6 +2,7 @@
 
 mod closing;
 mod restarts;
+mod selecting;
 
 use handoff::{Reader, ReaderOptions};
 use protocol::counters as count;
@@ -85,6 +86,7 @@ impl Events {
                 filter,
                 qos,
             } => format!("restored {client_id} {filter} {qos}"),
+            What::Resumed { client_id, .. } => format!("resumed {client_id}"),
             What::Deaf { why } => format!("deaf {why}"),
         })
     }

@@ -1,6 +1,7 @@
 //! Which clients have missed something, in the world of `core`'s tests.
 
 use super::*;
+use crate::inbox::Place;
 
 /// The client took its leave.
 const LEFT: u8 = 0;
@@ -36,7 +37,7 @@ impl World {
                 assert_eq!((want.downlink_position, want.uplink_position), (64, 32));
                 Some(want.since_ms - BEGIN_MS)
             }
-            Request::Retained(_) => panic!("nothing was lost"),
+            other => panic!("nothing else was lost: {other:?}"),
         }
     }
 }
@@ -87,4 +88,53 @@ fn a_client_of_a_dead_node_has_missed_what_came_since_that_was_heard_last() {
         let since = world.comes("b", "c").unwrap();
         assert!((died - 2_000..=died).contains(&since), "{since} {died}");
     }
+}
+
+#[test]
+fn a_session_that_its_client_has_left_is_to_get_nothing() {
+    let mut world = World::new(&["a", "b"]);
+    world.comes("a", "c");
+    let login = world.open[&("a".to_owned(), "c".to_owned())];
+    world.leaves("a", "c", true);
+    world.pass(1_000);
+    world.comes("b", "c");
+    world.pass(1_000);
+    assert_eq!(world.nodes["a"].moved, [("c".to_owned(), login)]);
+    // Mosquitto starts again, and has it still.
+    let at_ms = BEGIN_MS + world.ms;
+    world.take("a", at_ms, What::Started { saved_at_ms: 1 });
+    let restored = What::Restored {
+        client_id: "c",
+        filter: "t/#",
+        qos: 1,
+    };
+    world.take("a", at_ms, restored);
+    world.pass(1_000);
+    assert_eq!(world.nodes["a"].moved.last(), Some(&("c".to_owned(), 0)));
+    assert!(world.nodes["b"].moved.is_empty());
+}
+
+#[test]
+fn where_a_client_is_every_node_knows_and_the_lowest_keeps_for_those_that_are_nowhere() {
+    let mut world = World::new(&["a", "b"]);
+    world.comes("b", "c");
+    world.comes("b", "gone");
+    world.pass(1_000);
+    world.leaves("b", "gone", false);
+    world.pass(1_000);
+    let places =
+        |world: &World, client: &str| ["a", "b"].map(|node| world.nodes[node].core.place(client));
+    assert_eq!(places(&world, "c"), [Place::Elsewhere, Place::Here]);
+    assert_eq!(places(&world, "gone"), [Place::Nowhere, Place::Unknown]);
+    assert_eq!(
+        places(&world, "never seen"),
+        [Place::Nowhere, Place::Unknown]
+    );
+    // With a session it is its node's.
+    world.leaves("b", "c", true);
+    world.pass(1_000);
+    assert_eq!(places(&world, "c"), [Place::Elsewhere, Place::Here]);
+    world.node("b").is_dead = true;
+    world.pass(10_000);
+    assert_eq!(places(&world, "c")[0], Place::Nowhere);
 }

@@ -11,6 +11,8 @@ use super::*;
 use crate::cluster::members::State;
 use crate::cluster::report::{Report, Wanted};
 use crate::cluster::wire::Load;
+use crate::cluster::wire::{News, ONLINE, SNAPSHOT};
+use crate::groups::Groups;
 
 const BEGIN_MS: u64 = 1_000_000;
 const STEP_MS: u64 = 250;
@@ -26,6 +28,7 @@ struct Node {
     skew_ms: u64,
     /// Logins that it was told to close.
     closed: Vec<(String, u64)>,
+    moved: Vec<(String, u64)>,
     /// Payloads by topic, as its Mosquitto would keep them.
     retained: BTreeMap<String, String>,
 }
@@ -73,12 +76,19 @@ impl World {
         let spool = format!("spool of {name}");
         let instance = format!("{name} since {}", self.ms);
         let node = Node {
-            core: Core::new(&config, &spool, &instance, self.now(skew_ms)),
+            core: Core::new(
+                &config,
+                &spool,
+                &instance,
+                Arc::new(Groups::new(id)),
+                self.now(skew_ms),
+            ),
             read: (self.beats.len(), self.presence.len()),
             is_cut: false,
             is_dead: false,
             skew_ms,
             closed: Vec::new(),
+            moved: Vec::new(),
             retained: BTreeMap::new(),
         };
         self.nodes.insert(name.to_owned(), node);
@@ -146,6 +156,10 @@ impl World {
                         assert_eq!(reason, cause::TAKEN_OVER);
                         node.closed.push((client_id.to_owned(), login));
                     }
+                    DownlinkFrame::Command(Command::Moved {
+                        client_id, login, ..
+                    }) => node.moved.push((client_id.to_owned(), login)),
+                    DownlinkFrame::Selected(_) => panic!("nobody has missed anything"),
                     DownlinkFrame::Message(message) => {
                         assert!(message.retain);
                         let payload = String::from_utf8(message.payload.to_vec()).unwrap();

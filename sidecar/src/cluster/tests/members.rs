@@ -147,8 +147,8 @@ fn who_has_left_is_not_missed_but_its_clients_are_given_up_when_it_stays_away() 
     assert_eq!(bench.members.left("b", "b1", now), left);
     // A beat that was sent before, read from another queue.
     assert_eq!(bench.hears(2_200, &beat("b", "b1", 99)), []);
-    assert_eq!(bench.run(2_250, 7_000, &[]), []);
-    assert_eq!(bench.run(7_250, 8_000, &[]), [Change::Gone("b".into())]);
+    assert_eq!(bench.run(2_250, 6_750, &[]), []);
+    assert_eq!(bench.run(7_000, 8_000, &[]), [Change::Gone("b".into())]);
     assert_eq!(bench.state("b"), State::Left);
     let mut again = beat("b", "b2", 1);
     again.started_ms += 8_000;

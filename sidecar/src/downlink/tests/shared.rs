@@ -33,6 +33,8 @@ fn cluster(spool: &Path) -> Cluster {
     let shared = Shared {
         retained: Arc::clone(&retained),
         handed: Arc::default(),
+        groups: Arc::new(crate::groups::Groups::new("edge-1")),
+        inbox: None,
         interest,
     };
     let bench = Bench::start_with(spool, config, Fake::default(), Some(shared));

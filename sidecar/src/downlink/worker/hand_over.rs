@@ -10,6 +10,7 @@ use super::super::routes::Route;
 use super::super::seen::Place;
 use super::shared::Judged;
 use super::{POLL, Worker, written};
+use crate::groups::passed_on;
 use crate::mapping::downlink::{Mapped, Outcome, map};
 use crate::metrics::unix_ms;
 
@@ -72,6 +73,16 @@ impl Worker {
             route.counters.received.fetch_add(1, Relaxed);
             if is_duplicate {
                 count(&route.counters.duplicates);
+            } else if !self.share_out(incoming, &route, consumer) {
+                // It comes again.
+                route.counters.received.fetch_sub(1, Relaxed);
+                return false;
+            } else if !self.direct(incoming, &route, consumer) {
+                route.counters.received.fetch_sub(1, Relaxed);
+                return false;
+            } else if route.is_shared && passed_on(incoming).is_some() {
+                // All others have had it.
+                count(&route.counters.duplicates);
             } else if !self.deliver(incoming, &route, consumer) {
                 // It comes again.
                 route.counters.received.fetch_sub(1, Relaxed);
@@ -113,6 +124,13 @@ impl Worker {
                 }
                 warn(route, &mapped, incoming);
                 let bytes = mapped.message().payload.len() as u64;
+                if let Some(is_kept) = self.keep(&mapped, consumer) {
+                    if is_kept {
+                        count(&route.counters.handed_over);
+                        route.counters.bytes.fetch_add(bytes, Relaxed);
+                    }
+                    return is_kept;
+                }
                 self.metrics.appending(&route.counters, bytes);
                 match self.append(&mapped, consumer) {
                     Append::Done(position) => {

@@ -28,7 +28,9 @@ impl Worker {
                 Again::Frame(frame) => self.again(&frame),
                 Again::Shared(incoming) => match consumer.as_deref_mut() {
                     Some(consumer) => {
+                        self.is_again = true;
                         self.hand_over(&[*incoming], consumer);
+                        self.is_again = false;
                         Ok(())
                     }
                     None => Err("RocketMQ is not being read".to_owned()),
@@ -43,7 +45,7 @@ impl Worker {
     fn again(&mut self, frame: &[u8]) -> AgainOutcome {
         let decoded = DownlinkFrame::decode(frame)
             .map_err(|error| format!("its frame holds no message: {error}"))?;
-        if let DownlinkFrame::Message(message) = decoded {
+        if let Some(message) = decoded.message() {
             let age_ms = unix_ms().saturating_sub(message.received_at_ms);
             let is_over = |seconds: u32| age_ms >= u64::from(seconds) * 1000;
             if message.expiry_s.is_some_and(is_over) {

@@ -7,6 +7,7 @@ use rocketmq::{Consumer, Incoming};
 
 use super::super::routes::Route;
 use super::{LAST_RELEASES, SETTLED_EVERY, Worker, written};
+use crate::retained::refresh::is_refreshed;
 use crate::retained::{Kept, Verdict};
 
 /// What is to be done with a message, as far as it depends on what is retained.
@@ -32,7 +33,9 @@ impl Worker {
             Verdict::Keep => Judged::Keep(kept),
             Verdict::Known => Judged::Known(is_own),
             // Who subscribes is told of the newest, not of all that there were.
-            Verdict::Deliver if incoming.is_read_back => Judged::Known(is_own),
+            Verdict::Deliver if incoming.is_read_back || is_refreshed(incoming) => {
+                Judged::Known(is_own)
+            }
             Verdict::Deliver => Judged::Deliver,
         }
     }

@@ -45,10 +45,10 @@ fn with_disjoint_subscriptions_a_node_gets_hardly_more_than_it_needs() {
             reader
         })
         .collect();
-    // One level with all below it: 257 tags, and that of retained messages.
+    // One level with all below it: 257 tags, and those of retained and of direct messages.
     for node in &nodes {
         assert!(
-            comes_true(DEADLINE, || tags(node) == Some(258)),
+            comes_true(DEADLINE, || tags(node) == Some(259)),
             "{:?}",
             tags(node)
         );

@@ -1,11 +1,14 @@
 //! Three nodes, each on another Mosquitto, that behave as one broker.
 
 mod away;
+mod cut_off;
 mod fan_out;
 mod interest;
 mod joining;
+mod kept;
 mod loops;
 mod moves;
+mod share;
 
 use std::time::{Duration, Instant};
 

@@ -97,3 +97,83 @@ fn one_client_id_is_connected_once_in_the_cluster() {
     assert_eq!(texts(&all_of(&second, 1)), ["second"]);
     assert!(!second.is_closed());
 }
+
+/// An old session stays on the node that its device has left. It gets nothing there while the device is elsewhere, and what it missed since when that comes back.
+#[test]
+fn a_device_that_goes_to_and_fro_gets_each_message_once() {
+    let spec = ClusterSpec::new("TOANDFRO").share("news/#");
+    let nodes = [
+        spec.node(Mosquitto::V2_0_11).start(),
+        spec.node(Mosquitto::V2_1_2).start(),
+    ];
+    let speaker = nodes[0].client(Version::V5, "speaker");
+    let options = ClientOptions::new(Version::V5, "reader").persistent();
+    let mut said = 0;
+    for turn in 0..4 {
+        let node = &nodes[turn % 2];
+        let reader = node.connect(&options);
+        if turn < 2 {
+            reader.subscribe("news/#", 1);
+        }
+        // What was said since it left the other node.
+        if turn > 0 {
+            assert_eq!(
+                texts(&all_of(&reader, 5)),
+                numbers(said - 5, said),
+                "turn {turn}"
+            );
+        }
+        for number in said..said + 5 {
+            speaker.publish(Publication::new("news/today", number.to_string()));
+        }
+        assert_eq!(
+            texts(&all_of(&reader, 5)),
+            numbers(said, said + 5),
+            "turn {turn}"
+        );
+        said += 5;
+        reader.disconnect();
+        for node in &nodes {
+            harness::eventually("all nodes know that it has left", || {
+                let reader = node.whereabouts("reader")?;
+                (reader["online"] == false).then_some(())
+            });
+        }
+        // What is given again is what was published in the last second before.
+        std::thread::sleep(Duration::from_secs(2));
+        for number in said..said + 5 {
+            speaker.publish(Publication::new("news/today", number.to_string()));
+        }
+        said += 5;
+    }
+}
+
+#[test]
+fn what_a_device_has_missed_and_may_not_read_it_does_not_get() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let acl = dir.path().join("acl");
+    std::fs::write(&acl, "topic readwrite news/open\ntopic write #\n").expect("a file");
+    let spec = ClusterSpec::new("MAYNOT").share("news/#");
+    let conf = format!("acl_file {}", acl.display());
+    let old = spec.node(Mosquitto::V2_0_21).conf(&conf).start();
+    let new = spec.node(Mosquitto::V2_1_2).conf(&conf).start();
+    let speaker = new.client(Version::V5, "speaker");
+    let options = ClientOptions::new(Version::V311, "reader").persistent();
+    let reader = old.connect(&options);
+    reader.subscribe("news/#", 1);
+    speaker.publish(Publication::new("news/open", "before"));
+    assert_eq!(texts(&all_of(&reader, 1)), ["before"]);
+    reader.disconnect();
+    harness::eventually("the other node knows that it has left", || {
+        let reader = new.whereabouts("reader")?;
+        (reader["online"] == false).then_some(())
+    });
+    std::thread::sleep(Duration::from_secs(2));
+    for text in ["1", "2"] {
+        speaker.publish(Publication::new("news/secret", text));
+        speaker.publish(Publication::new("news/open", text));
+    }
+    let reader = new.connect(&options);
+    reader.subscribe("news/#", 1);
+    assert_eq!(texts(&all_of(&reader, 2)), ["1", "2"]);
+}
