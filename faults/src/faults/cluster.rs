@@ -13,7 +13,8 @@ use harness::{Broker, DEADLINE, Mosquitto, environment, eventually, proc};
 use crate::fault::{Backbone, Fault, Plan, Repeats, RocketMq};
 use crate::run::Run;
 
-const NODES: [Mosquitto; 3] = [Mosquitto::V2_0_21, Mosquitto::V2_0_11, Mosquitto::V2_1_2];
+pub(super) const NODES: [Mosquitto; 3] =
+    [Mosquitto::V2_0_21, Mosquitto::V2_0_11, Mosquitto::V2_1_2];
 
 fn plan() -> Plan {
     Plan {

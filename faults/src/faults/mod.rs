@@ -55,6 +55,7 @@ pub static ALL: &[&Fault] = &[
     &cluster::NODE_LOST,
     &cluster::ROLLING_RESTART,
     &cluster::NODE_PARTITIONED,
+    &switch::CLUSTER_MASTER,
 ];
 
 #[cfg(test)]

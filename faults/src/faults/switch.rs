@@ -6,6 +6,8 @@ use harness::rig::RocketMqPair;
 use crate::fault::{Backbone, Fault, Plan, Repeats, RocketMq};
 use crate::run::Run;
 
+use super::cluster::NODES;
+
 impl Backbone for RocketMqPair {
     fn namesrv(&self) -> String {
         RocketMqPair::namesrv(self)
@@ -35,6 +37,32 @@ pub(super) static MASTER: Fault = Fault {
         for _ in 0..2 {
             switch(run);
         }
+    },
+};
+
+pub(super) static CLUSTER_MASTER: Fault = Fault {
+    name: "cluster-master-switched",
+    about: "three nodes; one of two name servers killed for good, then RocketMQ's master, and its slave takes over",
+    seconds: 160,
+    quick: false,
+    plan: || {
+        let rocketmq =
+            || -> Box<dyn Backbone> { Box::new(RocketMqPair::start_with_two_namesrvs()) };
+        Plan {
+            cluster: Some(NODES),
+            rocketmq: RocketMq::Made(Box::new(rocketmq)),
+            repeats_max: Repeats {
+                down: 100,
+                ..Repeats::unanswered(9)
+            },
+            ..Plan::own_rocketmq()
+        }
+    },
+    inject: |run| {
+        let pair: &mut RocketMqPair = run.backbone();
+        pair.kill_first_namesrv();
+        run.flow();
+        switch(run);
     },
 };
 

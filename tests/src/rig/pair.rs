@@ -28,6 +28,14 @@ pub struct RocketMqPair {
     controller_port: u16,
     brokers: [BrokerSeat; 2],
     _namesrv: ChildGuard,
+    /// A second name server, which stands before the other one in all lists.
+    spare: Option<Spare>,
+}
+
+#[derive(Debug)]
+struct Spare {
+    port: u16,
+    process: Option<ChildGuard>,
 }
 
 #[derive(Debug)]
@@ -39,9 +47,24 @@ struct BrokerSeat {
 impl RocketMqPair {
     /// Starts all three, and waits until the slave keeps up with the master.
     pub fn start() -> RocketMqPair {
+        RocketMqPair::start_all(false)
+    }
+
+    /// The same with a second name server.
+    pub fn start_with_two_namesrvs() -> RocketMqPair {
+        RocketMqPair::start_all(true)
+    }
+
+    fn start_all(has_spare: bool) -> RocketMqPair {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let (namesrv_port, controller_port) = (free_port(), free_port());
-        let namesrv = start_namesrv(dir.path(), namesrv_port, controller_port);
+        let namesrv = start_namesrv(dir.path(), "namesrv", namesrv_port, Some(controller_port));
+        let spare = has_spare.then(|| {
+            let port = free_port();
+            let process = Some(start_namesrv(dir.path(), "spare", port, None));
+            wait_for_boot(&dir.path().join("spare.log"));
+            Spare { port, process }
+        });
         let mut pair = RocketMqPair {
             dir,
             namesrv_port,
@@ -51,6 +74,7 @@ impl RocketMqPair {
                 process: None,
             }),
             _namesrv: namesrv,
+            spare,
         };
         wait_for_boot(&pair.dir.path().join("namesrv.log"));
         for number in 0..2 {
@@ -60,9 +84,23 @@ impl RocketMqPair {
         pair
     }
 
-    /// `HOST:PORT` of the name server.
+    /// `HOST:PORT` of the name server; of two, with a `;` between them.
     pub fn namesrv(&self) -> String {
+        let last = self.lasting_namesrv();
+        match &self.spare {
+            Some(spare) => format!("127.0.0.1:{};{last}", spare.port),
+            None => last,
+        }
+    }
+
+    fn lasting_namesrv(&self) -> String {
         format!("127.0.0.1:{}", self.namesrv_port)
+    }
+
+    /// Kills the first of two name servers with SIGKILL.
+    pub fn kill_first_namesrv(&mut self) {
+        let spare = self.spare.as_mut().expect("two name servers");
+        drop(spare.process.take());
     }
 
     fn controller(&self) -> String {
@@ -96,7 +134,7 @@ impl RocketMqPair {
 
     /// The brokers' state as the controller has it.
     fn replicas(&self) -> Option<Replicas> {
-        replicas(&self.namesrv(), &self.controller(), BROKER_NAME)
+        replicas(&self.lasting_namesrv(), &self.controller(), BROKER_NAME)
     }
 
     /// The broker that is master now, as the controller and the name server have it.
@@ -123,20 +161,24 @@ impl RocketMqPair {
 
 const BROKER_NAME: &str = "broker-a";
 
-fn start_namesrv(dir: &Path, port: u16, controller: u16) -> ChildGuard {
-    let home = dir.join("namesrv");
+fn start_namesrv(dir: &Path, name: &str, port: u16, controller: Option<u16>) -> ChildGuard {
+    let home = dir.join(name);
     fs::create_dir_all(&home).expect("a folder");
     let store = home.display();
-    let conf = format!(
-        "listenPort={port}\nkvConfigPath={store}/kvConfig.json\nconfigStorePath={store}/namesrv.properties\n\
-         enableControllerInNamesrv=true\ncontrollerDLegerGroup=group1\ncontrollerDLegerPeers=n0-127.0.0.1:{controller}\n\
-         controllerDLegerSelfId=n0\ncontrollerStorePath={store}/controller\nmappedFileSize=10485760\n\
-         enableElectUncleanMaster=false\nnotifyBrokerRoleChanged=true\nscanNotActiveBrokerInterval=1000\n"
+    let mut conf = format!(
+        "listenPort={port}\nkvConfigPath={store}/kvConfig.json\nconfigStorePath={store}/namesrv.properties\n"
     );
+    if let Some(controller) = controller {
+        conf += &format!(
+            "enableControllerInNamesrv=true\ncontrollerDLegerGroup=group1\ncontrollerDLegerPeers=n0-127.0.0.1:{controller}\n\
+             controllerDLegerSelfId=n0\ncontrollerStorePath={store}/controller\nmappedFileSize=10485760\n\
+             enableElectUncleanMaster=false\nnotifyBrokerRoleChanged=true\nscanNotActiveBrokerInterval=1000\n"
+        );
+    }
     fs::write(home.join("ns.conf"), conf).expect("a file");
     let class = "org.apache.rocketmq.namesrv.NamesrvStartup";
     let flags = ["-Xms64m", "-Xmx256m", "-XX:MaxDirectMemorySize=256m"];
-    let log = dir.join("namesrv.log");
+    let log = home.with_extension("log");
     start_jvm(class, &home, &home.join("ns.conf"), &log, &flags)
 }
 
