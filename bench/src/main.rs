@@ -13,6 +13,7 @@ mod arrivals;
 mod backbone;
 mod backlog;
 mod child;
+mod cluster;
 mod cost;
 mod drain;
 mod idle;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -44,6 +44,8 @@ pub(crate) struct Topics {
     /// What waits in RocketMQ for devices.
     pub(crate) backlog: String,
     pub(crate) reference: String,
+    /// The same beside the cluster.
+    pub(crate) cluster_reference: String,
 }
 
 impl Topics {
@@ -58,10 +60,11 @@ impl Topics {
             reference_load: name("REFERENCE_LOAD"),
             backlog: name("BACKLOG"),
             reference: name("REFERENCE"),
+            cluster_reference: name("CLUSTER_REFERENCE"),
         }
     }
 
-    pub(crate) fn all(&self) -> [&str; 7] {
+    pub(crate) fn all(&self) -> [&str; 8] {
         [
             &self.up,
             &self.down,
@@ -70,6 +73,7 @@ impl Topics {
             &self.reference_load,
             &self.backlog,
             &self.reference,
+            &self.cluster_reference,
         ]
     }
 }
@@ -116,16 +120,22 @@ impl Broker {
         Self::start_as_configured(setup, variant, port)
     }
 
-    /// Kills it and its sidecar at once, and starts it again with what they left behind.
-    pub(crate) fn restart_after_kill(mut self, setup: &Setup) -> Result<Self> {
-        let port = self.port;
-        for pid in &self.sidecars {
-            sys::kill(*pid, libc::SIGKILL).context("killing the sidecar")?;
+    /// Kills it and its sidecar at once.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        for pid in self.sidecars.drain(..).filter(|pid| child::is_alive(*pid)) {
+            sys::kill(pid, libc::SIGKILL).context("killing the sidecar")?;
+            if !child::all_end(&[pid], STOP_TIMEOUT) {
+                bail!("the sidecar lives on after SIGKILL");
+            }
         }
         self.guard.stop(libc::SIGKILL);
-        if !child::all_end(&self.sidecars, STOP_TIMEOUT) {
-            bail!("the sidecar lives on after SIGKILL");
-        }
+        Ok(())
+    }
+
+    /// Kills it and its sidecar, unless they are dead already, and starts it again with what they left behind.
+    pub(crate) fn restart_after_kill(mut self, setup: &Setup) -> Result<Self> {
+        let port = self.port;
+        self.kill()?;
         // What it left is the next one's.
         self.spool = PathBuf::new();
         drop(self);
@@ -166,6 +176,11 @@ impl Broker {
             broker.sidecars = sidecars;
         }
         Ok(broker)
+    }
+
+    /// Its spool.
+    pub(crate) fn spool(&self) -> &Path {
+        &self.spool
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -10,7 +10,7 @@ use crate::load::Shape;
 use crate::mosquitto::Setup;
 use crate::mqtt::PAYLOAD_BYTES;
 use crate::report::Figure;
-use crate::{backlog, cost, idle, outage, scale, start, syscalls, throughput, versus};
+use crate::{backlog, cluster, cost, idle, outage, scale, start, syscalls, throughput, versus};
 
 /// Payloads of the loads beside the reference, and the part of the usual number of messages that goes with each.
 const PAYLOADS: [(usize, u64); 3] = [(PAYLOAD_BYTES, 1), (1024, 3), (16 * 1024, 15)];
@@ -34,6 +34,8 @@ pub(crate) enum Part {
     Scale,
     /// Starting with much in the spool.
     Start,
+    /// Three nodes that are one broker.
+    Cluster,
 }
 
 /// How much is measured.
@@ -79,9 +81,10 @@ impl Part {
             Part::Outage,
             Part::Scale,
             Part::Start,
+            Part::Cluster,
         ];
         let wanted = |part: &Part| match only {
-            [] => !quick || !matches!(part, Part::Scale | Part::Start),
+            [] => !quick || !matches!(part, Part::Scale | Part::Start | Part::Cluster),
             _ => only.contains(part),
         };
         all.into_iter().filter(wanted).collect()
@@ -132,6 +135,7 @@ impl Part {
                 };
                 start::measure(setup, backbone, rounds, bytes, shape)
             }
+            Part::Cluster => cluster::measure(setup, backbone, rounds, effort.idle_messages),
         }
     }
 }

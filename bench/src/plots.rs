@@ -21,7 +21,12 @@ const PICTURES: [(&str, &str, &[&str]); 6] = [
     (
         "latency",
         "Idle latency",
-        &["uplink_idle", "downlink_idle", "through_idle"],
+        &[
+            "uplink_idle",
+            "downlink_idle",
+            "through_idle",
+            "cluster_idle",
+        ],
     ),
     ("up", "Device to RocketMQ", &["up_arriving"]),
     (

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::arrivals::{ARRIVAL_TIMEOUT, Arrivals};
 use crate::backbone::Backbone;
+use crate::child;
 use crate::load::{Load, Shape};
 use crate::mosquitto::{Broker, Setup, Variant};
 use crate::mqtt;
@@ -88,6 +89,8 @@ fn rules(setup: &Setup, plan: &Plan) -> Result<Vec<Figure>> {
 fn clients(setup: &Setup, plan: &Plan) -> Result<Vec<Figure>> {
     let mut bridge: [Vec<f64>; CLIENTS.len()] = Default::default();
     let mut noop: [Vec<f64>; CLIENTS.len()] = Default::default();
+    // Of the bridge, and of the other.
+    let mut memory: [Vec<f64>; 2] = Default::default();
     if plan.descriptors < DESCRIPTORS {
         bail!(
             "{DESCRIPTORS} open files are needed, and {} allowed (ulimit -Hn)",
@@ -106,7 +109,11 @@ fn clients(setup: &Setup, plan: &Plan) -> Result<Vec<Figure>> {
                     0 => Variant::Bridge,
                     _ => Variant::NoopWithThread,
                 };
-                values.push(with_clients(setup, plan, variant, count)?);
+                let (nanos, kib) = with_clients(setup, plan, variant, count)?;
+                values.push(nanos);
+                if count == CLIENTS[CLIENTS.len() - 1] {
+                    memory[usize::from(variant != Variant::Bridge)].push(kib);
+                }
             }
         }
         say("clients", round, plan, &CLIENTS, &bridge);
@@ -124,23 +131,35 @@ fn clients(setup: &Setup, plan: &Plan) -> Result<Vec<Figure>> {
             Some(Goal::ReferencePlus(500.0)),
         )
     });
-    Ok(figures.collect())
+    let mut figures: Vec<Figure> = figures.collect();
+    figures.push(Figure::new(
+        "broker_memory_per_client",
+        "KiB",
+        &memory[0],
+        ("do-nothing callback", &memory[1]),
+        None,
+    ));
+    Ok(figures)
 }
 
-/// Time of the thread of a broker with so many clients; of a bridge, its sidecar stopped.
-fn with_clients(setup: &Setup, plan: &Plan, variant: Variant, count: usize) -> Result<f64> {
+/// Time of the thread of a broker with so many clients, in nanoseconds a message (of a bridge, its sidecar stopped); and what each idle client takes of
+/// its memory, in KiB.
+fn with_clients(setup: &Setup, plan: &Plan, variant: Variant, count: usize) -> Result<(f64, f64)> {
     let mut side = [Side::start(setup, variant, plan.shape, &[])?];
     let port = side[0].broker.port;
+    let before_mib = child::resident_mib(side[0].broker.pid())?;
     let idle: Vec<TcpStream> = (plan.shape.publishers..count)
         .map(|number| {
             mqtt::connect(port, &format!("bench-idle-{number}"))
                 .with_context(|| format!("client {number} of {count}"))
         })
         .collect::<Result<_>>()?;
+    let more_mib = child::resident_mib(side[0].broker.pid())? - before_mib;
+    let kib = more_mib * 1024.0 / idle.len().max(1) as f64;
     let paused = side[0].broker.pause_sidecar()?;
     take_turns(&mut side, plan.messages / SLICES)?;
     drop((paused, idle));
-    Ok(side[0].take_median())
+    Ok((side[0].take_median(), kib))
 }
 
 /// Slices of each in turn, after one that is not counted.
