@@ -19,7 +19,7 @@ pub(crate) use pass_on::{PassedOn, mark, outgoing, passed_on};
 use timeline::Timeline;
 pub(crate) use timeline::{At, GroupId, Left, Word, group_id};
 
-/// What a node that is gone had not done was stored no longer before its last words than this: a node that is further behind does it itself when it is back.
+/// So late a message is read at most: what a node that is gone had not done was stored no longer before its last words than this (one that is further behind does it itself when it is back).
 const LATE_MS: i64 = 60_000;
 /// Messages of a queue that are noted while the node has not heard itself yet. It hears itself within moments, or RocketMQ is in trouble.
 const PASSED_MAX: usize = 100_000;
@@ -223,6 +223,9 @@ impl Groups {
         let mut shares = Vec::new();
         for group in inner.wanting(message) {
             let is_joined = inner.timeline.joined_ms(&self.node, group) != 0;
+            let except = message.passed_on.map(|passed_on| passed_on.from);
+            let owner = inner.timeline.owner(group, &message.at, except);
+            let is_ours = owner == Some(self.node.as_str());
             let Some(local) = inner.local.get_mut(&group) else {
                 continue;
             };
@@ -231,18 +234,12 @@ impl Groups {
             if message.is_read_back && local.from.get(queue).is_some_and(is_old) {
                 continue;
             }
-            if local.has_members && !is_joined {
-                local.pass(&message.at);
-                continue;
-            }
-            let local = &*local;
-            let share = match local.has_members {
-                true => Share::Give(Arc::clone(&local.key)),
-                false => Share::PassOn(Arc::clone(&local.key)),
-            };
-            let except = message.passed_on.map(|passed_on| passed_on.from);
-            if inner.timeline.owner(group, &message.at, except) == Some(self.node.as_str()) {
-                shares.push(share);
+            match (is_ours, local.has_members) {
+                // Also what is ours from a time before, while this one has not begun.
+                (true, true) => shares.push(Share::Give(Arc::clone(&local.key))),
+                (true, false) => shares.push(Share::PassOn(Arc::clone(&local.key))),
+                (false, true) if !is_joined => local.pass(&message.at),
+                (false, _) => {}
             }
         }
         shares
@@ -369,12 +366,13 @@ impl Inner {
             .collect()
     }
 
-    /// Forgets groups that this node has no share of any more.
+    /// Forgets groups that this node has had no share of for a while: what it has a share of may be read late.
     fn tidy(&mut self, node: &str, now_ms: i64) {
         let before = self.local.len();
+        let late_ms = now_ms.saturating_sub(LATE_MS);
         let timeline = &self.timeline;
         self.local
-            .retain(|group, local| local.has_members || timeline.takes_part(node, *group, now_ms));
+            .retain(|group, local| local.has_members || timeline.takes_part(node, *group, late_ms));
         if self.local.len() != before {
             self.index();
         }

@@ -134,6 +134,14 @@ fn each_message_is_given_by_one_of_two_nodes_while_they_come_and_go() {
     assert!(counts.1 > 100 && counts.2 > 100, "{counts:?}");
     assert!(says(&b, "b", false, 0, 140_000).is_empty());
     assert!(b.own_word().0.is_empty());
+    // What is read late is as much its own; also when the next member has come, and the node has not begun again.
+    let late = |groups: &Groups| -> Vec<Share> {
+        let shares = |id| groups.share_out(&message(&queue(id), 9_999, 122_950));
+        (0..8).flat_map(shares).collect()
+    };
+    assert_eq!(late(&b), vec![Share::PassOn(KEY.into()); 4]);
+    b.joined(KEY, SINCE);
+    assert_eq!(late(&b), vec![Share::Give(KEY.into()); 4]);
 }
 
 #[test]
