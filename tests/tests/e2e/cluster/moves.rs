@@ -107,6 +107,9 @@ fn a_device_that_goes_to_and_fro_gets_each_message_once() {
         spec.node(Mosquitto::V2_1_2).start(),
     ];
     let speaker = nodes[0].client(Version::V5, "speaker");
+    // What is still on its way to a node when the reader comes there is not missed, and comes before what was.
+    let witness = nodes[1].client(Version::V5, "witness");
+    witness.subscribe("news/#", 1);
     let options = ClientOptions::new(Version::V5, "reader").persistent();
     let mut said = 0;
     for turn in 0..4 {
@@ -145,6 +148,7 @@ fn a_device_that_goes_to_and_fro_gets_each_message_once() {
             speaker.publish(Publication::new("news/today", number.to_string()));
         }
         said += 5;
+        assert_eq!(texts(&all_of(&witness, 10)), numbers(said - 10, said));
     }
 }
 
