@@ -16,6 +16,9 @@ use protocol::message::{ClientIds, Message};
 
 use crate::cluster::Groups;
 
+/// Messages for some that one tick injects: each is compared with all others.
+const MESSAGES_MAX: usize = 256;
+
 /// What a tick has injected so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turn {
@@ -97,7 +100,11 @@ impl Selecting {
     /// Whether a message for these clients may be injected in this tick. If so it counts as injected, unless it is [taken back](Selecting::take_back).
     pub(crate) fn takes(&mut self, message: &Message<'_>, clients: ClientIds<'_>) -> bool {
         let look = Look::of(message);
-        if self.turn == Turn::Others || self.entries.iter().any(|entry| entry.looks_like(&look)) {
+        let is_full = self.entries.len() >= MESSAGES_MAX;
+        if self.turn == Turn::Others
+            || is_full
+            || self.entries.iter().any(|entry| entry.looks_like(&look))
+        {
             return false;
         }
         self.turn = Turn::Selected;

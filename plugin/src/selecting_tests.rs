@@ -62,3 +62,16 @@ fn what_a_client_publishes_is_not_taken_for_what_looks_like_it() {
     selecting.take_back();
     assert!(!selecting.is_waiting());
 }
+
+#[test]
+fn a_tick_has_so_many_that_comparing_them_takes_no_time() {
+    let mut selecting = Selecting::new();
+    let numbers: Vec<String> = (0..=MESSAGES_MAX)
+        .map(|number| number.to_string())
+        .collect();
+    let mut taken = numbers
+        .iter()
+        .map(|number| takes(&mut selecting, &message("t", number.as_bytes()), &["a"]));
+    assert!(taken.by_ref().take(MESSAGES_MAX).all(|taken| taken));
+    assert_eq!(taken.next(), Some(false));
+}
