@@ -60,9 +60,10 @@ fn a_sidecar_that_dies_at_once_is_started_again_and_leaves_no_zombie() {
 fn a_sidecar_is_asked_to_end_by_its_lifeline_and_by_sigterm() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("said");
-    // `read` returns at end-of-file; SIGTERM is noted by the trap.
+    // `read` returns at end-of-file; SIGTERM, which comes a moment later, is noted by the trap.
     let text = format!(
-        "trap 'echo term >> {0}' TERM; echo $$ >> {0}; read -r line; echo eof >> {0}; exit 0",
+        "trap 'echo term >> {0}' TERM; echo $$ >> {0}; read -r line; echo eof >> {0}; n=0; \
+         while [ $n -lt 100 ] && ! grep -q term {0}; do sleep 0.1; n=$((n + 1)); done; exit 0",
         file.display()
     );
     let mut supervisor =
