@@ -174,6 +174,12 @@ pub trait Consumer: Send {
         None
     }
 
+    /// By this machine's clock: what was of interest, and stored in the topic before this time, was given by [`Consumer::poll`], in all
+    /// queues that are known. None while one of them has not been read to its end, with nothing left to be read back.
+    fn read_until_ms(&self, _topic: &str) -> Option<i64> {
+        None
+    }
+
     /// Ends the reading. Takes at most 3 s. Commits nothing.
     async fn close(self: Box<Self>);
 }

@@ -7,18 +7,19 @@ use std::time::{Duration, Instant};
 use rocketmq_protocol::code::response_code::ResponseCode;
 use tokio::sync::mpsc;
 
+use super::ahead::{Fetched, Mark, Progress, hand_over};
 use super::by_tag::ByTag;
-use super::decode::{self, Answer};
+use super::decode::Answer;
 use super::follow::{Following, Plan, until_more_is_wanted};
 use super::positions::Positions;
 use super::pull::{Pull, Pulled, name};
 use super::reading::Reading;
 use super::start::Begin;
 use super::wanted::{Selection, Wanted};
-use super::{AHEAD_KIB_MAX, Fetched, Progress, Reader, Shared, offsets};
+use super::{Reader, Shared, offsets};
 use crate::client::unix_ms;
 use crate::link::lock;
-use crate::{Error, Incoming, Queue, Select};
+use crate::{Error, Queue, Select};
 
 /// How long a broker may hold a pull that finds nothing. Brokers look only every five seconds for pulls that were held long
 /// enough (`PullRequestHoldService`), so the answer comes within six. Short, because a broker that hangs, or that no packet reaches,
@@ -29,6 +30,8 @@ const HOLD: Duration = Duration::from_secs(1);
 const SLAVE_PAUSE: Duration = Duration::from_millis(200);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How often it is told that the queue was read to its end.
+const READ_UNTIL_EVERY_MS: i64 = 1000;
 /// So many answers are read back for each that is read on: what is read back has to get there.
 const READ_BACK_RUN: usize = 4;
 
@@ -54,6 +57,7 @@ pub(super) struct Fetch {
     following: Option<Following>,
     /// The group had read the queue before, up to where this began.
     is_known: bool,
+    told_until_ms: i64,
 }
 
 impl Fetch {
@@ -82,6 +86,7 @@ impl Fetch {
             positions: Positions::starting(at, begin.offset),
             following,
             is_known: begin.is_known,
+            told_until_ms: 0,
         }
     }
 
@@ -216,9 +221,25 @@ impl Fetch {
         let Some(interest) = &following.taken_up else {
             return true;
         };
-        let settled = Some((Arc::clone(&self.progress), Arc::clone(interest)));
+        let settled = Mark::Settled(Arc::clone(interest));
         following.is_told = true;
-        hand_over(&self.shared, Vec::new(), settled, &self.outgoing).await
+        self.mark(settled).await
+    }
+
+    /// Says, behind the messages, how far they go. False when nobody wants to know.
+    async fn mark(&self, mark: Mark) -> bool {
+        let mark = Some((Arc::clone(&self.progress), mark));
+        hand_over(&self.shared, Vec::new(), mark, &self.outgoing).await
+    }
+
+    /// Says, now and then, that the queue was read to its end as that was at `asked_ms`.
+    async fn tell_read_until(&mut self, asked_ms: i64) -> bool {
+        let is_due = asked_ms.abs_diff(self.told_until_ms) >= READ_UNTIL_EVERY_MS.unsigned_abs();
+        if !is_due || !self.wanted.is_read_back() {
+            return true;
+        }
+        self.told_until_ms = asked_ms;
+        self.mark(Mark::ReadUntil(asked_ms)).await
     }
 
     /// The next answer of a lane. [`Step::Wait`] when there is nothing to be had.
@@ -294,7 +315,7 @@ impl Fetch {
     }
 
     async fn read_on(&mut self) -> Result<Step, Error> {
-        let offset = self.present();
+        let (offset, asked_ms) = (self.present(), unix_ms());
         let reader = self.shared.reader_of(&self.queue)?;
         let Some(mut pulled) = self.pull_on(&reader, offset).await? else {
             return Ok(Step::Next);
@@ -322,7 +343,7 @@ impl Fetch {
             );
         }
         let mut next = next_of(&pulled, offset);
-        let min_offset = pulled.header.min_offset;
+        let (min_offset, max_offset) = (pulled.header.min_offset, pulled.header.max_offset);
         if let Some(body) = pulled.take_body() {
             let selection = Arc::clone(&self.wanted.selection);
             let mut answer = Answer::new(&self.queue, offset, body, &selection.filter);
@@ -348,6 +369,9 @@ impl Fetch {
         self.reading.is_there();
         self.progress.next.store(next, Ordering::Relaxed);
         self.positions.note(at, next);
+        if next >= max_offset && reader.is_master && !self.tell_read_until(asked_ms).await {
+            return Ok(Step::Closed);
+        }
         // A master has let it wait, unless something was to be read back.
         let is_at_once = !reader.is_master || !self.wanted.is_read_back();
         Ok(if next == offset && is_at_once {
@@ -366,28 +390,4 @@ fn next_of(pulled: &Pulled, offset: i64) -> i64 {
         return header.next_begin_offset.max(header.min_offset);
     }
     header.next_begin_offset
-}
-
-/// Waits until the messages may be held in memory. False when nobody wants them any more.
-async fn hand_over(
-    shared: &Shared,
-    messages: Vec<Incoming>,
-    settled: Option<super::Settled>,
-    outgoing: &mpsc::Sender<Fetched>,
-) -> bool {
-    let bytes: usize = messages.iter().map(decode::weight).sum();
-    let kib = u32::try_from(bytes / 1024 + 1)
-        .unwrap_or(u32::MAX)
-        .min(AHEAD_KIB_MAX);
-    let Ok(share) = Arc::clone(&shared.ahead).acquire_many_owned(kib).await else {
-        return false;
-    };
-    let count = messages.len() as u64;
-    shared.buffered.fetch_add(count, Ordering::Relaxed);
-    let fetched = Fetched {
-        messages,
-        settled,
-        _share: share,
-    };
-    outgoing.send(fetched).await.is_ok()
 }

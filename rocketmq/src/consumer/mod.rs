@@ -9,6 +9,7 @@
 //! This is not the library's own lite pull consumer: that one takes up to 19 s to shut down, fixes where to start
 //! per consumer and not per queue, and cannot read a message of 4 MiB.
 
+mod ahead;
 mod beats;
 mod by_tag;
 mod decode;
@@ -25,33 +26,19 @@ mod start;
 mod wanted;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 
+use self::ahead::{AHEAD_ANSWERS_MAX, AHEAD_KIB_MAX, Fetched, Progress};
 use self::by_tag::ByTag;
 use crate::client::Cluster;
 use crate::link::lock;
-use crate::{Consumer, Error, Incoming, Interest, Queue, Select, StartAt, Subscription};
-
-/// What may be read ahead of [`Consumer::poll`], in KiB of message bodies and properties.
-const AHEAD_KIB_MAX: u32 = 8 * 1024;
-/// What may be read ahead, in answers to pulls.
-const AHEAD_ANSWERS_MAX: usize = 256;
-
-/// The messages of one answer, and their share of what may be read ahead.
-struct Fetched {
-    messages: Vec<Incoming>,
-    settled: Option<Settled>,
-    _share: OwnedSemaphorePermit,
-}
-
-/// Of this interest nothing more is to be read back in the queue with this progress.
-type Settled = (Arc<Progress>, Arc<Interest>);
+use crate::{Consumer, Error, Incoming, Queue, Select, StartAt, Subscription};
 
 /// Shared by the reader, the scout and the fetchers.
 struct Shared {
@@ -81,25 +68,6 @@ struct Reader {
 struct Fetcher {
     task: AbortHandle,
     progress: Arc<Progress>,
-}
-
-/// How far a fetcher is; -1 while unknown.
-#[derive(Default)]
-struct Progress {
-    next: AtomicI64,
-    max: AtomicI64,
-    /// The last one of which our reader has been told.
-    settled: Mutex<Option<Arc<Interest>>>,
-}
-
-impl Progress {
-    fn starting(next: i64) -> Progress {
-        Progress {
-            next: AtomicI64::new(next),
-            max: AtomicI64::new(-1),
-            settled: Mutex::default(),
-        }
-    }
 }
 
 impl Shared {
@@ -213,16 +181,16 @@ impl LitePull {
         self.shared
             .buffered
             .fetch_sub(fetched.messages.len() as u64, Ordering::Relaxed);
-        if let Some((progress, interest)) = fetched.settled {
-            // All that was before it is in `out`: while something is left over, nothing more is taken.
-            *lock(&progress.settled) = Some(interest);
-        }
         for message in fetched.messages {
             if out.len() < max {
                 out.push(message)
             } else {
                 self.rest.push_back(message)
             }
+        }
+        // A mark comes without messages, so all that was before it is in `out`: while something is left over, nothing more is taken.
+        if let Some((progress, mark)) = fetched.mark {
+            progress.reached(mark);
         }
     }
 }
@@ -341,6 +309,16 @@ impl Consumer for LitePull {
         settled_ms
     }
 
+    fn read_until_ms(&self, topic: &str) -> Option<i64> {
+        let fetchers = lock(&self.shared.fetchers);
+        let of_topic = fetchers.iter().filter(|(queue, _)| queue.topic == topic);
+        let until = |fetcher: &Fetcher| fetcher.progress.read_until_ms.load(Ordering::Relaxed);
+        of_topic
+            .map(|(_, fetcher)| until(fetcher))
+            .min()
+            .filter(|ms| *ms > 0)
+    }
+
     async fn close(self: Box<Self>) {
         // Dropping ends the tasks; the long polls in flight are simply not waited for.
     }
@@ -351,6 +329,7 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
+    use crate::Interest;
 
     #[test]
     fn subscriptions_of_one_topic_become_one_without_blanks() {

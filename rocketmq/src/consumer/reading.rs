@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::Progress;
+use super::ahead::Progress;
 use super::pull;
 use super::wanted::Wanted;
 use crate::{Incoming, Queue};

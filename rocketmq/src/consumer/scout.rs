@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::ahead::{Fetched, Progress};
 use super::beats::Beats;
 use super::fetch::Fetch;
 use super::start::{Asked, Begin};
-use super::{Fetched, Fetcher, Progress, Reader, Shared, pull};
+use super::{Fetcher, Reader, Shared, pull};
 use crate::link::{Purpose, lock};
 use crate::route::Route;
 use crate::{Error, Queue, Subscription, answer, heartbeat};
