@@ -276,6 +276,8 @@ impl EventThread {
             return;
         }
         self.swept_ms = now_ms;
+        let groups = &self.groups;
+        self.sessions.let_go(|key| groups.passes_on(key), now_ms);
         self.sessions.sweep(now_ms);
         let (sessions, filters, bytes) = self.sessions.size();
         let counters = &self.counters;

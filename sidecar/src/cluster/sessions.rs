@@ -43,6 +43,8 @@ pub(super) struct Sessions {
     pub(super) wanted: Wanted,
     /// Shared subscriptions that have got their first member here (true), or lost their last one.
     group_news: Vec<(Box<str>, bool)>,
+    /// Filters of shared subscriptions that no session has any more, and that are wanted yet.
+    held: Vec<Box<str>>,
     /// When the last event was: what was missed before the next one was missed since.
     last_event_ms: u64,
     /// When Mosquitto last saved its sessions before it started.
@@ -151,8 +153,7 @@ impl Sessions {
     fn forget_filters(&mut self, filters: Box<[FilterId]>, at_ms: u64) {
         for id in filters {
             if let Some(text) = self.filters.release(id) {
-                self.wanted.less(&text, at_ms);
-                self.note_group(&text, false);
+                self.needs_no_more(&text, at_ms);
             }
         }
     }
@@ -192,9 +193,30 @@ impl Sessions {
         let left = session.filters.iter().copied().filter(|one| *one != id);
         session.filters = left.collect();
         if self.filters.release(id).is_some() {
-            self.wanted.less(filter, at_ms);
-            self.note_group(filter, false);
+            self.needs_no_more(filter, at_ms);
         }
+    }
+
+    /// The last session that had the filter has it no more.
+    fn needs_no_more(&mut self, filter: &str, at_ms: u64) {
+        match group_key(filter) {
+            // Its messages are wanted for as long as this node has a share of them.
+            Some(_) => self.held.push(filter.into()),
+            None => self.wanted.less(filter, at_ms),
+        }
+        self.note_group(filter, false);
+    }
+
+    /// Gives up the shared subscriptions that have no member here, but for those (by `<group>/<filter>`) that this node has to pass on what is of.
+    pub(super) fn let_go(&mut self, passes_on: impl Fn(&str) -> bool, now_ms: u64) {
+        let wanted = &mut self.wanted;
+        self.held.retain(|filter| {
+            let is_held = group_key(filter).is_some_and(&passes_on);
+            if !is_held {
+                wanted.less(filter, now_ms);
+            }
+            is_held
+        });
     }
 
     fn note_group(&mut self, filter: &str, is_there: bool) {

@@ -87,6 +87,12 @@ impl Routes {
         routes.is_some_and(|routes| routes.iter().any(|route| route.is_shared))
     }
 
+    /// The topic of the cluster, if its messages are wanted.
+    pub(crate) fn shared_topic(&self) -> Option<&str> {
+        let mut topics = self.0.keys().map(String::as_str);
+        topics.find(|topic| self.is_shared(topic))
+    }
+
     /// The first rule of a topic.
     pub(crate) fn first_of(&self, topic: &str) -> Option<Arc<Route>> {
         self.0.get(topic)?.first().map(Arc::clone)

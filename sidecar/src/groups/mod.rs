@@ -23,6 +23,8 @@ pub(crate) use timeline::{At, GroupId, Left, Word, group_id};
 const LATE_MS: i64 = 60_000;
 /// Messages of a queue that are noted while the node has not heard itself yet. It hears itself within moments, or RocketMQ is in trouble.
 const PASSED_MAX: usize = 100_000;
+/// So far apart the clocks of this node and of RocketMQ's brokers may be.
+const CLOCKS_APART_MS: i64 = 5_000;
 /// So long ago what was over is forgotten.
 const FORGET_AFTER_MS: i64 = 3_600_000;
 
@@ -94,6 +96,8 @@ struct Inner {
     by_filter: TopicTrie<GroupId>,
     judged: Judged,
     done: BTreeMap<(String, i32), i64>,
+    /// All of the cluster's messages that were stored before this time are judged, by this node's clock.
+    judged_until_ms: i64,
 }
 
 /// See the module.
@@ -153,6 +157,18 @@ impl Groups {
             local.has_members = false;
         }
         self.news.notify_one();
+    }
+
+    /// Whether this node has no member of the group any more, and a share of its messages yet: those have to be read, to be passed on.
+    pub(crate) fn passes_on(&self, key: &str) -> bool {
+        let inner = self.lock();
+        let local = inner.local.get(&group_id(key));
+        local.is_some_and(|local| !local.has_members)
+    }
+
+    /// All of the cluster's messages that are of interest here and were stored before this time have been judged, by this node's clock.
+    pub(crate) fn judged_until(&self, ms: i64) {
+        self.lock().judged_until_ms = ms;
     }
 
     /// How many groups have members here.
@@ -366,17 +382,19 @@ impl Inner {
             .collect()
     }
 
-    /// Forgets groups that this node has had no share of for a while: what it has a share of may be read late.
+    /// Forgets groups that this node has no share of any more, which counts by what it has read: that may be late.
     fn tidy(&mut self, node: &str, now_ms: i64) {
         let before = self.local.len();
-        let late_ms = now_ms.saturating_sub(LATE_MS);
+        let until_ms = self.judged_until_ms.saturating_sub(CLOCKS_APART_MS);
         let timeline = &self.timeline;
-        self.local
-            .retain(|group, local| local.has_members || timeline.takes_part(node, *group, late_ms));
+        self.local.retain(|group, local| {
+            local.has_members || timeline.takes_part(node, *group, until_ms)
+        });
         if self.local.len() != before {
             self.index();
         }
-        self.timeline.forget(now_ms.saturating_sub(FORGET_AFTER_MS));
+        let forget_ms = now_ms.saturating_sub(FORGET_AFTER_MS);
+        self.timeline.forget(forget_ms.min(until_ms));
     }
 }
 

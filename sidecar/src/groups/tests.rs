@@ -145,6 +145,31 @@ fn each_message_is_given_by_one_of_two_nodes_while_they_come_and_go() {
 }
 
 #[test]
+fn a_node_without_members_passes_on_what_it_has_a_share_of_however_late_it_reads_it() {
+    let b = Groups::new("b");
+    b.joined(KEY, SINCE);
+    says(&b, "a", true, 0, 100_000);
+    says(&b, "b", true, 0, 100_000);
+    assert!(!b.passes_on(KEY));
+    b.left(KEY);
+    assert!(b.passes_on(KEY), "the others don't know yet");
+    says(&b, "b", false, 0, 120_000);
+    let late = || -> usize {
+        let shares = |id| b.share_out(&message(&queue(id), 1, 122_950));
+        (0..8).flat_map(shares).count()
+    };
+    // Its share ends at 123 s.
+    for (judged_until_ms, is_held) in [(0, true), (127_999, true), (128_001, false)] {
+        if judged_until_ms > 0 {
+            b.judged_until(judged_until_ms);
+        }
+        says(&b, "b", false, 0, 900_000 + judged_until_ms);
+        assert_eq!(b.passes_on(KEY), is_held, "{judged_until_ms}");
+        assert_eq!(late(), if is_held { 4 } else { 0 }, "{judged_until_ms}");
+    }
+}
+
+#[test]
 fn what_a_node_left_undone_is_read_once_more_by_the_one_that_has_it_now() {
     let a = Groups::new("a");
     a.joined(KEY, SINCE);

@@ -83,6 +83,46 @@ fn the_filters_of_a_clean_session_go_with_it_and_those_of_a_kept_one_stay() {
 }
 
 #[test]
+fn the_filter_of_a_group_is_wanted_until_its_messages_need_not_be_passed_on() {
+    let mut sessions = Sessions::default();
+    told(
+        &mut sessions,
+        &[
+            (1_000, online("a", 1_000, true)),
+            (1_100, subscribed("a", "$share/g/one/x")),
+            (2_000, offline("a", 1_000, false)),
+        ],
+    );
+    let news: Vec<bool> = sessions
+        .take_group_news()
+        .into_iter()
+        .map(|of| of.1)
+        .collect();
+    assert_eq!(news, [true, false]);
+    sessions.let_go(|key| key == "g/one/x", 90_000);
+    sessions.sweep(90_000 + 2 * LINGER_MS);
+    assert_eq!(since(&sessions, "one/x"), Some(1_100));
+    // A member that comes back, and goes again.
+    told(
+        &mut sessions,
+        &[(120_000, subscribed("b", "$share/g/one/x"))],
+    );
+    sessions.let_go(|_| false, 121_000);
+    sessions.sweep(122_000 + LINGER_MS);
+    assert_eq!(since(&sessions, "one/x"), Some(1_100));
+    let what = What::Unsubscribed {
+        client_id: "b",
+        filter: "$share/g/one/x",
+    };
+    told(&mut sessions, &[(140_000, what)]);
+    sessions.let_go(|_| false, 141_000);
+    sessions.sweep(141_000 + LINGER_MS);
+    assert_eq!(since(&sessions, "one/x"), Some(1_100));
+    sessions.sweep(141_001 + LINGER_MS);
+    assert_eq!(since(&sessions, "one/x"), None);
+}
+
+#[test]
 fn the_end_of_an_older_login_does_not_end_the_newer_one() {
     let mut sessions = Sessions::default();
     told(

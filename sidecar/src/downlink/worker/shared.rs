@@ -58,7 +58,7 @@ impl Worker {
         }
     }
 
-    /// Keeps up to when everything of interest is in the log. To be called when all that was polled is handed over.
+    /// Keeps up to when everything of interest is in the log, and tells up to when it was judged. To be called when all that was polled is handed over.
     pub(super) fn note_settled(&mut self, consumer: &dyn Consumer) {
         let is_due = self
             .last_settled
@@ -71,6 +71,10 @@ impl Worker {
             let interest = Arc::clone(&shared.interest.borrow());
             let followed = self.settled.follow(&interest, consumer.settled_ms());
             written("downlink.settled", followed);
+            let topic = self.routes.shared_topic();
+            if let Some(ms) = topic.and_then(|topic| consumer.read_until_ms(topic)) {
+                shared.groups.judged_until(ms);
+            }
         }
     }
 

@@ -6,6 +6,7 @@ mod fan_out;
 mod interest;
 mod joining;
 mod kept;
+mod late;
 mod loops;
 mod moves;
 mod share;

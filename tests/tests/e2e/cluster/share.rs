@@ -11,19 +11,19 @@ use harness::{
 
 use super::{SETTLE, all_of, texts};
 
-const FILTER: &str = "$share/workers/jobs/#";
+pub(super) const FILTER: &str = "$share/workers/jobs/#";
 /// Devices that publish: their messages are in different queues.
 const DEVICES: usize = 16;
 const QUEUES: u32 = 8;
 
-fn devices(nodes: &[&Broker]) -> Vec<Client> {
+pub(super) fn devices(nodes: &[&Broker]) -> Vec<Client> {
     (0..DEVICES)
         .map(|number| nodes[number % nodes.len()].client(Version::V5, &format!("device-{number}")))
         .collect()
 }
 
 /// A cluster whose messages have many queues.
-fn spec(label: &str) -> ClusterSpec {
+pub(super) fn spec(label: &str) -> ClusterSpec {
     let spec = ClusterSpec::new(label).share("jobs/#");
     Topic::create(
         &harness::environment::shared_namesrv(),
@@ -49,7 +49,7 @@ fn publish(devices: &[Client], round: &str, count: usize) -> Vec<String> {
 
 /// All that these clients get together, until they have `count` messages and nothing more has come for a while: client by client.
 #[track_caller]
-fn collect(clients: &[&Client], count: usize) -> Vec<Vec<Received>> {
+pub(super) fn collect(clients: &[&Client], count: usize) -> Vec<Vec<Received>> {
     let mut all: Vec<Vec<Received>> = clients.iter().map(|_| Vec::new()).collect();
     let mut last = Instant::now();
     loop {
@@ -70,7 +70,7 @@ fn collect(clients: &[&Client], count: usize) -> Vec<Vec<Received>> {
     }
 }
 
-fn together(all: &[Vec<Received>]) -> Vec<String> {
+pub(super) fn together(all: &[Vec<Received>]) -> Vec<String> {
     let mut texts: Vec<String> = all.iter().flat_map(|got| texts(got)).collect();
     texts.sort();
     texts
@@ -78,7 +78,7 @@ fn together(all: &[Vec<Received>]) -> Vec<String> {
 
 /// Waits until all nodes share the queues out among them: every node's member gets something.
 #[track_caller]
-fn wait_for_shares(devices: &[Client], members: &[&Client]) {
+pub(super) fn wait_for_shares(devices: &[Client], members: &[&Client]) {
     let deadline = Instant::now() + DEADLINE;
     loop {
         let sent = publish(devices, "warm", 1);
@@ -214,7 +214,7 @@ fn members_come_and_go_and_each_message_is_got_once() {
 }
 
 /// Unsubscribes, takes what is on its way, and goes.
-fn leave(client: Client) -> Vec<Received> {
+pub(super) fn leave(client: Client) -> Vec<Received> {
     client.unsubscribe(FILTER);
     let mut got = Vec::new();
     while let Some(message) = client.receive_within(Duration::from_millis(500)) {
@@ -224,7 +224,7 @@ fn leave(client: Client) -> Vec<Received> {
     got
 }
 
-fn missing(sent: &[String], got: &[String]) -> Vec<String> {
+pub(super) fn missing(sent: &[String], got: &[String]) -> Vec<String> {
     let got: BTreeSet<&String> = got.iter().collect();
     sent.iter()
         .filter(|text| !got.contains(text))
