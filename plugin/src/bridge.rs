@@ -2,6 +2,8 @@
 //!
 //! The path of a message reads: `ffi::entry` → here → `uplink` → the log, and back: the log → `downlink` → `inject`.
 
+mod reload;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Instant;
@@ -12,7 +14,6 @@ use protocol::counters as count;
 use protocol::message::{Message, QoS};
 use protocol::rules::RuleTable;
 
-use crate::broker_conf::BrokerConf;
 use crate::cluster::{Close, Cluster, Positions};
 use crate::downlink::{Downlink, Members};
 use crate::events::Publish;
@@ -22,9 +23,9 @@ use crate::login_gate::LoginGate;
 use crate::pressure::{Delivery, Pressure, Queues};
 use crate::selecting::Look;
 use crate::sidecar::Supervisor;
-use crate::spool::{self, Durability};
-use crate::uplink::{Outcome, Uplink, Wanted, now_ms};
+use crate::uplink::{Outcome, Uplink, now_ms};
 use crate::wake::{Bell, Method, Wake};
+use crate::wanted::Wanted;
 use crate::wills::{Verdict, WillTracker};
 
 /// What `start` has built.
@@ -207,16 +208,6 @@ impl Bridge {
         self.parts.pressure.is_wanted()
     }
 
-    /// Mosquitto has read its configuration again.
-    pub(crate) fn broker_reloaded(&mut self, conf: &BrokerConf) {
-        if let Some(limits) = conf.queue_limits() {
-            self.parts.pressure.set_limits(limits);
-        }
-        if let Some(cluster) = &mut self.parts.cluster {
-            cluster.reconsider(conf);
-        }
-    }
-
     /// Whether this node belongs to a cluster.
     pub(crate) fn is_in_cluster(&self) -> bool {
         self.parts.cluster.is_some()
@@ -294,6 +285,9 @@ impl Bridge {
         let members = turns.as_mut().map(|turns| turns as &mut dyn Members);
         let drained = parts.downlink.tick(&noting, uplink, allowance, members);
         uplink.set_injected(parts.downlink.position());
+        for (client_id, is_carrier) in std::mem::take(&mut parts.downlink.commands.carriers) {
+            uplink.carriers().set(client_id, is_carrier);
+        }
         for moved in std::mem::take(&mut parts.downlink.commands.moves) {
             if let Some(cluster) = &mut parts.cluster {
                 cluster.moved(&moved);
@@ -349,43 +343,6 @@ impl Bridge {
         if let Some(bell) = bell {
             self.parts.wake.set_bell(bell);
         }
-    }
-
-    /// RELOAD: the rules file again. Bad rules leave the old ones at work.
-    pub(crate) fn reload(&mut self) {
-        self.gate.on_reload();
-        if let Some(cluster) = &mut self.parts.cluster {
-            cluster.on_reload();
-        }
-        match self.try_reload() {
-            Ok(()) => {
-                let config = &self.parts.config;
-                self.parts.counters.add(count::RELOADS_OK, 1);
-                log::info!(
-                    "rules read again: {} uplink, {} downlink",
-                    config.uplink.len(),
-                    config.downlink.len()
-                );
-            }
-            Err(error) => {
-                self.parts.counters.add(count::RELOADS_FAILED, 1);
-                log::error!("the new rules were not taken, the old ones stay at work: {error}");
-            }
-        }
-    }
-
-    fn try_reload(&mut self) -> Result<(), Box<dyn std::error::Error>> {
-        let parts = &mut self.parts;
-        let fresh = parts.config.reload_rules()?;
-        let wanted = Rc::new(Wanted::new(&fresh, &mut parts.table)?);
-        spool::write_options(
-            &fresh.spool_dir,
-            &fresh.effective_options(),
-            Durability::Written,
-        )?;
-        parts.uplink.set_wanted(wanted);
-        parts.config = fresh;
-        Ok(())
     }
 
     /// Writes the log records of all threads to Mosquitto's log.

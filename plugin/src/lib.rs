@@ -16,6 +16,7 @@ mod acl_file;
 mod bridge;
 mod broker_conf;
 mod broker_version;
+mod carriers;
 mod cluster;
 mod downlink;
 mod events;
@@ -40,6 +41,7 @@ mod test_alloc;
 mod unreleased;
 mod uplink;
 mod wake;
+mod wanted;
 mod wills;
 
 pub use ffi::entry::{mosquitto_plugin_cleanup, mosquitto_plugin_init, mosquitto_plugin_version};

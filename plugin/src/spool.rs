@@ -70,7 +70,12 @@ pub(crate) fn write_options(
 }
 
 /// Whole or not at all: the sidecar may read it at any moment.
-fn replace(dir: &Path, name: &str, text: &str, durability: Durability) -> Result<(), SpoolError> {
+pub(crate) fn replace(
+    dir: &Path,
+    name: &str,
+    text: &str,
+    durability: Durability,
+) -> Result<(), SpoolError> {
     let path = dir.join(name);
     let fresh = dir.join("options.conf.new");
     let write = || -> io::Result<()> {

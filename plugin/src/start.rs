@@ -11,6 +11,7 @@ use protocol::rules::{RuleTable, TableError};
 
 use crate::bridge::{Bridge, Parts};
 use crate::broker_conf::BrokerConf;
+use crate::carriers::{self, Carriers};
 use crate::cluster::Cluster;
 use crate::downlink::{self, Downlink};
 use crate::events::BrokerVersion;
@@ -19,8 +20,9 @@ use crate::logger::LogQueue;
 use crate::pressure::Pressure;
 use crate::sidecar::{self, BinaryError, Command, Supervisor};
 use crate::spool::{self, Durability, SpoolError};
-use crate::uplink::{Uplink, Wanted, WantedError, now_ms};
+use crate::uplink::{Uplink, now_ms};
 use crate::wake::Wake;
+use crate::wanted::{Wanted, WantedError};
 
 /// Why Mosquitto must not start. Each says what is wrong, with which value, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +104,9 @@ pub(crate) fn start(
         Durability::Synced,
     )?;
 
-    let uplink = Uplink::new(writer, wanted, config.spool_full, Rc::clone(&counters));
+    carriers::tell_own(&config.spool_dir, &around.conf, Durability::Synced)?;
+    let mut uplink = Uplink::new(writer, wanted, config.spool_full, Rc::clone(&counters));
+    *uplink.carriers() = Carriers::of(&config, &around.conf);
     let downlink = Downlink::new(
         config.spool_dir.join("downlink"),
         config.downlink_release_delay,

@@ -8,84 +8,18 @@ use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use handoff::{AppendError, Counters, Position, Writer};
-use protocol::config::{Config, SpoolFull};
+use protocol::config::SpoolFull;
 use protocol::counters as count;
 use protocol::message::{Message, Properties, PropertyBuffer, QoS, Returned, RuleIds};
-use protocol::rules::{RuleTable, TableError};
 use protocol::topic::TOPIC_BYTES_MAX;
-use protocol::trie::TopicTrie;
 
+use crate::carriers::Carriers;
 use crate::events::Publish;
 use crate::ledger;
 use crate::limit::Limit;
 use crate::refusal::GiveBack;
+use crate::wanted::Wanted;
 use crate::wills::Will;
-
-/// Which rules want which topic. Immutable: a reload makes another.
-#[derive(Debug)]
-pub(crate) struct Wanted {
-    trie: TopicTrie<u32>,
-    /// The number of the share rules.
-    shared: Option<u32>,
-    /// Native bridges between nodes of the cluster.
-    bridges: Vec<String>,
-}
-
-/// Why no rules could be made.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum WantedError {
-    /// The rule table in the spool.
-    #[error(transparent)]
-    Table(#[from] TableError),
-    /// A filter; the configuration has checked it before.
-    #[error("the uplink rule `{0}` has a topic filter that can't be used")]
-    Filter(String),
-}
-
-impl Wanted {
-    /// Gives every rule its number in the spool's rule table, and sorts them by filter.
-    ///
-    /// All share rules are one rule: what several of them match goes once.
-    pub(crate) fn new(config: &Config, table: &mut RuleTable) -> Result<Wanted, WantedError> {
-        let rules = &config.uplink;
-        let shared = config.shared_uplink();
-        let shared = shared.map(|rule| table.id_of(&rule.text)).transpose()?;
-        let ids = table.ids_of(rules.iter().map(|rule| rule.text.as_str()))?;
-        let mut trie = TopicTrie::new();
-        for (rule, id) in rules.iter().zip(ids) {
-            trie.insert(&rule.filter, id)
-                .map_err(|_| WantedError::Filter(rule.text.clone()))?;
-        }
-        if let Some(id) = shared {
-            for rule in &config.share {
-                trie.insert(&rule.filter, id)
-                    .map_err(|_| WantedError::Filter(rule.text.clone()))?;
-            }
-        }
-        Ok(Wanted {
-            trie,
-            shared,
-            bridges: config.cluster_bridge.clone(),
-        })
-    }
-
-    /// Whether RocketMQ brings what this client brings, on a topic that these rules want: it is a native bridge between two nodes.
-    fn is_carried(&self, client_id: &str, rules: &[u32]) -> bool {
-        let is_bridge = |id: &String| {
-            // The other end, at the broker that has the bridge.
-            client_id == id || client_id.strip_prefix("local.") == Some(id)
-        };
-        self.shared.is_some_and(|shared| rules.contains(&shared))
-            && self.bridges.iter().any(is_bridge)
-    }
-
-    /// Whether any rule wants `topic`.
-    pub(crate) fn wants(&self, topic: &str) -> bool {
-        let mut wanted = false;
-        self.trie.matches(topic, |_| wanted = true);
-        wanted
-    }
-}
 
 /// What became of a message. Each but `NotWanted` is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +40,7 @@ pub(crate) enum Outcome {
 pub(crate) struct Uplink {
     writer: Writer,
     wanted: Rc<Wanted>,
+    carriers: Carriers,
     policy: SpoolFull,
     counters: Rc<Counters>,
     /// The rules that want the topic `matched`.
@@ -132,6 +67,7 @@ impl Uplink {
         Uplink {
             writer,
             wanted,
+            carriers: Carriers::default(),
             policy,
             counters,
             ids: Vec::with_capacity(64),
@@ -141,6 +77,11 @@ impl Uplink {
             no_room: None,
             injected: 0,
         }
+    }
+
+    /// The clients that are native bridges between nodes.
+    pub(crate) fn carriers(&mut self) -> &mut Carriers {
+        &mut self.carriers
     }
 
     /// What the downlink log has before this position is injected.
@@ -189,7 +130,7 @@ impl Uplink {
         if !self.collect(publish.topic) {
             return Outcome::NotWanted;
         }
-        if !self.wanted.bridges.is_empty() && self.wanted.is_carried(publish.client.id, &self.ids) {
+        if self.carriers.has(publish.client.id) && self.wanted.shares(&self.ids) {
             self.counters.add(count::CLUSTER_BRIDGE_DROPPED, 1);
             return Outcome::Carried;
         }
@@ -257,7 +198,7 @@ impl Uplink {
         self.matched.push_str(topic);
         self.ids.clear();
         let ids = &mut self.ids;
-        self.wanted.trie.matches(topic, |id| ids.push(*id));
+        self.wanted.matches(topic, |id| ids.push(id));
         if ids.len() > 1 {
             // All share rules have the same number: what several of them match goes once.
             ids.sort_unstable();
@@ -270,7 +211,7 @@ impl Uplink {
         // Taken out and put back, so that `message` borrows a local: an empty Vec costs no allocation.
         let ids = std::mem::take(&mut self.ids);
         // A shared value comes down from other nodes too, and the last one must win: what had come by then tells.
-        let last_wins = message.retain && self.wanted.shared.is_some_and(|id| ids.contains(&id));
+        let last_wins = message.retain && self.wanted.shares(&ids);
         let outcome = self.append_for(&Message {
             injected: last_wins.then_some(self.injected),
             rules: RuleIds::from_slice(&ids),

@@ -1,9 +1,12 @@
 //! The log is real; what MESSAGE costs is counted.
 
 use handoff::{LogOptions, Reader, ReaderOptions};
+use protocol::config::Config;
 use protocol::message::Property;
+use protocol::rules::RuleTable;
 
 use super::*;
+use crate::broker_conf::BrokerConf;
 use crate::events::Client;
 use crate::ffi::properties::BorrowedProperties;
 use crate::test_alloc::allocations;
@@ -32,7 +35,8 @@ fn setup(rules: &[&str], policy: SpoolFull, options: &LogOptions) -> Setup {
         Rc::new(Counters::create(&dir.path().join("counters"), count::COUNT).expect("counters"));
     let mut table = RuleTable::open(dir.path().join("rules.table")).expect("a table");
     let wanted = Rc::new(Wanted::new(&config(rules), &mut table).expect("rules"));
-    let uplink = Uplink::new(writer, wanted, policy, Rc::clone(&counters));
+    let mut uplink = Uplink::new(writer, wanted, policy, Rc::clone(&counters));
+    *uplink.carriers() = Carriers::of(&config(rules), &BrokerConf::of_text(""));
     Setup {
         dir,
         uplink,

@@ -107,8 +107,9 @@ proptest! {
         cut in prop::option::of(any::<Index>()),
     ) {
         let client_id = &client_id;
-        let command = match reason % 2 {
+        let command = match reason % 3 {
             0 => Command::Close { client_id, login, reason, at_ms },
+            1 => Command::Carrier { client_id, is_carrier: reason % 2 == 0, at_ms },
             _ => Command::Moved { client_id, login, at_ms },
         };
         let mut bytes = encode_command(&command);

@@ -344,5 +344,12 @@ fn bridges_subscribe_to_what_goes_out() {
     assert_eq!(one.client_id("host"), "local.host.one");
     assert_eq!(two.client_id("host"), "local.far");
     assert_eq!(three.client_id("host"), "near");
+    assert_eq!(one.remote_id("host"), "host.one");
+    assert_eq!(two.remote_id("host"), "far");
+    assert_eq!(
+        (one.addresses.as_str(), two.addresses.as_str()),
+        ("10.0.0.1", "")
+    );
+    assert_eq!([one.remaps, two.remaps, three.remaps], [true, false, false]);
     assert_eq!(conf.warnings.len(), 1, "{:?}", conf.warnings);
 }

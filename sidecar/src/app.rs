@@ -267,6 +267,9 @@ impl Parts {
                     self.config = config;
                     self.downlink.reload(Arc::clone(&self.config));
                     self.source.reload(Arc::clone(&self.config));
+                    if let Some(cluster) = &self.cluster {
+                        cluster.shared().reload(&self.config);
+                    }
                 }
                 Change::Options => return true,
                 Change::Bad(error) => log::error!("new options.conf is not used: {error}"),

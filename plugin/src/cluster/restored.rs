@@ -10,6 +10,7 @@ use protocol::message::What;
 use super::event_log::EventLog;
 use super::saved::{self, Saved};
 use crate::broker_conf::BrokerConf;
+use crate::carriers::hostname;
 
 /// How long a single event may wait for room. Mosquitto does not serve yet.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -70,10 +71,10 @@ impl Restored {
             log::warn!("the cluster sends this node everything that is shared: {why}");
             log.tell_patiently(What::Deaf { why: &why }, PATIENCE);
         }
-        let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let hostname = hostname();
         let bridges = conf.conf.iter().flat_map(|conf| &conf.bridges);
         for bridge in bridges {
-            let client_id = bridge.client_id(hostname.trim());
+            let client_id = bridge.client_id(&hostname);
             for it in &bridge.subscriptions {
                 restored(log, &client_id, &it.filter, it.qos);
             }

@@ -26,6 +26,8 @@ pub(crate) struct Commands {
     pub(crate) closes: Vec<Close>,
     /// Clients that are on other nodes.
     pub(crate) moves: Vec<Moved>,
+    /// Clients that are native bridges between nodes (true), or are none any more.
+    pub(crate) carriers: Vec<(String, bool)>,
 }
 
 /// What became of a frame.
@@ -151,6 +153,14 @@ impl Taking<'_, '_> {
                 client_id: client_id.to_owned(),
                 login,
             }),
+            Command::Carrier {
+                client_id,
+                is_carrier,
+                ..
+            } => self
+                .commands
+                .carriers
+                .push((client_id.to_owned(), is_carrier)),
         }
     }
 

@@ -38,6 +38,7 @@ mod plugin;
 pub(crate) mod properties;
 mod refresh;
 mod registration;
+mod swallow;
 pub(crate) mod sys;
 
 pub(crate) use bindings::broker as c;

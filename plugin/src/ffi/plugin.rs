@@ -18,6 +18,7 @@ use super::cluster::Closing;
 use super::guard::{Guard, Guarded};
 use super::properties::BorrowedProperties;
 use super::registration::{Event, Registrations};
+use super::swallow::swallow;
 use crate::acl;
 use crate::acl_file::AclFile;
 use crate::bridge::Bridge;
@@ -28,7 +29,8 @@ use crate::pressure::{Delivery, QueueState, Queues};
 use crate::reject::refusal;
 use crate::selecting::Look;
 use crate::start::Surroundings;
-use crate::uplink::{Outcome, Wanted};
+use crate::uplink::Outcome;
+use crate::wanted::Wanted;
 use crate::wills::Will;
 
 /// The plugin as Mosquitto's userdata. Callbacks get it shared: an access check that we ask for calls back into us.
@@ -104,8 +106,9 @@ impl Plugin {
             bridge.message(&publish, &|will| self.verdict(will))
         });
         if outcome == Some(Outcome::Carried) {
-            // The one answer that is an acknowledgement and no delivery.
-            return c::MOSQ_ERR_ACL_DENIED;
+            // SAFETY: the broker's, for us to change, and nothing of it is borrowed any more.
+            unsafe { swallow(event) };
+            return c::MOSQ_ERR_SUCCESS;
         }
         let refused = match outcome {
             Some(outcome) => outcome == Outcome::Refused,

@@ -1,9 +1,14 @@
 //! What the nodes of a cluster agree on: the names of their RocketMQ topics, and which tag a message has.
 
 mod bucket;
+mod native_bridges;
 
 pub use bucket::{
     Buckets, DIRECT_TAG, RETAINED_TAG, addressee, bucket_of, buckets_of_filter, client_tag,
+};
+pub use native_bridges::{
+    CARRIERS, Carrier, NATIVE_BRIDGES, NativeBridge, carriers_of, carriers_text, native_bridges_of,
+    native_bridges_text,
 };
 
 /// Longest name of a cluster: leaves room in the 127 characters of a RocketMQ topic.

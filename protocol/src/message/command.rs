@@ -14,7 +14,8 @@
 //! | client_id                                                             |
 //! +-----------------------------------------------------------------------+
 //! ```
-//! Code 1 closes, code 2 tells of a client that has moved; the latter has no reason.
+//! Code 1 closes, code 2 tells of a client that has moved, code 3 of a native bridge between nodes. Only a closing has a reason; of a bridge the
+//! field says whether the client is one (1) or not any more (0).
 
 use super::returned::KIND_AT;
 use super::selected::KIND_SELECTED;
@@ -24,6 +25,7 @@ use super::{DecodeError, FORMAT_VERSION, HEADER_LEN, Message, Selected};
 const KIND_COMMAND: u8 = 3;
 const CODE_CLOSE: u8 = 1;
 const CODE_MOVED: u8 = 2;
+const CODE_CARRIER: u8 = 3;
 
 /// What is asked, and when it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +47,15 @@ pub enum Command<'a> {
         client_id: &'a str,
         /// The login, as [`super::What::Online`] told it; 0 for one that was not told.
         login: u64,
+        /// Milliseconds of the Unix epoch.
+        at_ms: u64,
+    },
+    /// A client is a native bridge from or to another node of the cluster, or is none any more: what it brings of the shared topics is brought by RocketMQ.
+    Carrier {
+        /// Which.
+        client_id: &'a str,
+        /// Whether it is one.
+        is_carrier: bool,
         /// Milliseconds of the Unix epoch.
         at_ms: u64,
     },
@@ -104,6 +115,11 @@ impl<'a> Command<'a> {
                 login,
                 at_ms,
             } => (CODE_MOVED, 0, client_id, login, at_ms),
+            Command::Carrier {
+                client_id,
+                is_carrier,
+                at_ms,
+            } => (CODE_CARRIER, u8::from(is_carrier), client_id, 0, at_ms),
         }
     }
 
@@ -172,6 +188,11 @@ impl<'a> Command<'a> {
             (CODE_MOVED, 0) => Ok(Command::Moved {
                 client_id,
                 login,
+                at_ms,
+            }),
+            (CODE_CARRIER, is_carrier @ (0 | 1)) if login == 0 => Ok(Command::Carrier {
+                client_id,
+                is_carrier: is_carrier == 1,
                 at_ms,
             }),
             (code, _) => Err(DecodeError::Field {

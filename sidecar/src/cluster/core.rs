@@ -12,6 +12,7 @@ use protocol::message::{Event, What};
 use serde::{Deserialize, Serialize};
 
 use super::arrivals::Arrivals;
+use super::carriers::{self, Carriers};
 use super::here::Here;
 use super::members::{Change, Members, Now, Peer};
 use super::presence::Table;
@@ -93,6 +94,8 @@ pub(super) struct Core {
     pub(super) is_snapshot_wanted: bool,
     asks: VecDeque<NodeMessage>,
     arrivals: Arrivals,
+    /// Native bridges between nodes.
+    pub(super) carriers: Carriers,
     pub(super) groups: Arc<Groups>,
     /// What is to be read once more for shared subscriptions.
     pub(super) rereads: Vec<Reread>,
@@ -114,6 +117,7 @@ impl Core {
             instance: instance.to_owned(),
             started_ms: now.unix_ms,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            share: carriers::share_id(config),
             ..Beat::default()
         };
         Core {
@@ -131,6 +135,7 @@ impl Core {
             is_snapshot_wanted: true,
             asks: VecDeque::new(),
             arrivals: Arrivals::default(),
+            carriers: Carriers::default(),
             groups,
             rereads: Vec::new(),
             told: BTreeMap::new(),
@@ -178,6 +183,7 @@ impl Core {
                 0
             }
             What::Started { .. } => {
+                self.carriers.started();
                 let ours = self.table.online_at(&self.node);
                 let ours: Vec<(Box<str>, u64)> = ours
                     .map(|(client, entry)| (client.into(), entry.login))
@@ -311,6 +317,7 @@ impl Core {
             self.arrivals.forget(now.unix_ms);
         }
         self.members.own.epoch = self.epoch;
+        self.carriers.judge(&self.members, &self.table, now);
         changes
     }
 

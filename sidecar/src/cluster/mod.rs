@@ -10,6 +10,7 @@
 //! Nothing here is needed for messages to get through: a node that hears nothing of the others carries them all the same.
 
 mod arrivals;
+mod carriers;
 mod core;
 mod events;
 mod filters;
@@ -134,6 +135,8 @@ impl Prepared {
         let groups = Arc::clone(&self.groups);
         let mut core = Core::new(&self.config, &self.spool, &random_id()?, groups, now);
         core.restore(&self.sessions, now);
+        core.carriers
+            .restore(shared::kept_carriers(&self.config.spool_dir));
         let events = Arc::new(EventCounters::default());
         let lost = Arc::new(lost);
         let shared = Arc::new(Shared {
@@ -152,6 +155,7 @@ impl Prepared {
             failure: Mutex::default(),
             lost: Arc::clone(&lost),
             started_ms: now.unix_ms,
+            spool_dir: self.config.spool_dir.clone(),
         });
         if let Some(inbox) = &lost.inbox {
             let places: Arc<dyn Places> = Arc::<Shared>::clone(&shared);

@@ -1,10 +1,14 @@
 //! What the tasks share: the core, what it works with, and what is shown and logged of it.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use protocol::cluster::Topics;
+use protocol::cluster::{
+    CARRIERS, Carrier, NATIVE_BRIDGES, NativeBridge, Topics, carriers_of, native_bridges_of,
+};
+use protocol::config::Config;
 use rocketmq::{Backbone, Error};
 use tokio::sync::{Notify, watch};
 
@@ -43,6 +47,12 @@ pub(crate) struct Shared {
     pub(super) failure: Mutex<Option<String>>,
     pub(super) lost: Arc<Lost>,
     pub(super) started_ms: u64,
+    pub(super) spool_dir: PathBuf,
+}
+
+/// The clients that the plugin takes for native bridges between nodes when it starts.
+pub(super) fn kept_carriers(spool_dir: &Path) -> Vec<Carrier> {
+    carriers_of(&std::fs::read(spool_dir.join(CARRIERS)).unwrap_or_default())
 }
 
 pub(super) fn now() -> Now {
@@ -160,6 +170,30 @@ impl Shared {
             failure.as_deref().unwrap_or("nothing comes back")
         );
         Some(Reason::new(what::CLUSTER_AWAY, since_ms, detail))
+    }
+
+    /// The native bridges of our own broker, as its plugin has told them last.
+    pub(super) fn own_bridges(&self) -> Vec<NativeBridge> {
+        let text = std::fs::read(self.spool_dir.join(NATIVE_BRIDGES)).unwrap_or_default();
+        native_bridges_of(&text)
+    }
+
+    /// Writes for the plugin's next start which clients are native bridges between nodes.
+    pub(super) fn keep_carriers(&self) {
+        let Some(text) = self.core().carriers.take_text() else {
+            return;
+        };
+        let path = self.spool_dir.join(CARRIERS);
+        let fresh = path.with_extension("carriers.new");
+        let written = std::fs::write(&fresh, text).and_then(|()| std::fs::rename(&fresh, &path));
+        if let Err(error) = written {
+            log::warn!("{} can't be written: {error}", path.display());
+        }
+    }
+
+    /// The rules are others.
+    pub(crate) fn reload(&self, config: &Config) {
+        self.core().reload(config);
     }
 
     pub(super) fn failed(&self, what: &str, error: Option<&Error>) {

@@ -35,6 +35,8 @@ enum Says {
     Close(u64),
     /// It is on another node since this login.
     Moved(u64),
+    /// It is a native bridge between nodes (true), or is none any more.
+    Carrier(bool),
     /// Where it is, for everybody.
     Place,
 }
@@ -153,6 +155,8 @@ impl Core {
                 frames.push(close(client, login, now.unix_ms));
             } else if let Some((client, login)) = self.moves.pop_front() {
                 frames.push(moved(client, login, now.unix_ms));
+            } else if let Some((client, is_carrier)) = self.carriers.next_to_tell() {
+                frames.push(carrier(client, is_carrier, now.unix_ms));
             } else if let Some((client, entry)) = self.table.next_to_publish() {
                 frames.extend(self.publish(client, entry.as_ref(), now));
             } else {
@@ -201,6 +205,7 @@ impl Core {
         match frame.what {
             Says::Close(login) => self.closes.push_back((frame.client, login)),
             Says::Moved(login) => self.moves.push_back((frame.client, login)),
+            Says::Carrier(is_carrier) => self.carriers.tell_again(frame.client, is_carrier),
             Says::Place => self.table.publish_again(&frame.client),
         }
     }
@@ -231,6 +236,20 @@ fn moved(client: Box<str>, login: u64, at_ms: u64) -> Frame {
     Frame {
         client,
         what: Says::Moved(login),
+        bytes,
+    }
+}
+
+fn carrier(client: Box<str>, is_carrier: bool, at_ms: u64) -> Frame {
+    let command = Command::Carrier {
+        client_id: &client,
+        is_carrier,
+        at_ms,
+    };
+    let bytes = encoded(&command);
+    Frame {
+        client,
+        what: Says::Carrier(is_carrier),
         bytes,
     }
 }

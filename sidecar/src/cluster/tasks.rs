@@ -93,6 +93,7 @@ pub(super) async fn tick(shared: Arc<Shared>) {
     while !shared.is_stopping() {
         let changes = shared.core().tick(now());
         shared.changed(&changes);
+        shared.keep_carriers();
         shared.reread();
         shared.wake();
         shared.pause(TICK_EVERY).await;
@@ -107,8 +108,10 @@ pub(super) async fn beat(shared: Arc<Shared>) {
     let groups = Arc::clone(&shared.core().groups);
     while !shared.is_stopping() {
         let load = shared.load();
+        let bridges = shared.own_bridges();
         let batch: Vec<Outgoing> = {
             let mut core = shared.core();
+            core.set_own_bridges(bridges);
             let clients = core.table.online_at(&core.node).count() as u64;
             let mut beat = core.members.next_beat(now(), Load { clients, ..load });
             // The first word of a group is one that this node hears too: all have to go by the same.
@@ -116,7 +119,7 @@ pub(super) async fn beat(shared: Arc<Shared>) {
                 (beat.groups, beat.done) = core.groups.own_word();
             }
             let asks = core.take_asks();
-            let messages = [NodeMessage::Beat(beat)].into_iter().chain(asks);
+            let messages = [NodeMessage::Beat(Box::new(beat))].into_iter().chain(asks);
             messages.map(|message| message.outgoing()).collect()
         };
         let sent = lane.send(&batch).await;

@@ -56,7 +56,7 @@ pub(super) fn cause_text(cause: u8) -> String {
 #[serde(tag = "what", rename_all = "snake_case")]
 pub(super) enum NodeMessage {
     /// I am here.
-    Beat(Beat),
+    Beat(Box<Beat>),
     /// I end, on purpose.
     Leave {
         /// Who.
@@ -101,6 +101,12 @@ pub(super) struct Beat {
     /// How much it has to do.
     #[serde(default)]
     pub(super) load: Load,
+    /// Stands for the filters that it shares.
+    #[serde(default)]
+    pub(super) share: u64,
+    /// The client ids of its native bridges at the brokers that they connect to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) bridges: Vec<String>,
     /// The shared subscriptions that it has members of, by the hashes of their keys, and since when it takes part in each; 0: since this beat.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) groups: Vec<(u64, i64)>,

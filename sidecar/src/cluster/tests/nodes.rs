@@ -45,7 +45,7 @@ impl Node {
                     reason,
                     ..
                 }) => self.closed.push((client_id.to_owned(), login, reason)),
-                DownlinkFrame::Command(Command::Moved { .. }) => {}
+                DownlinkFrame::Command(Command::Moved { .. } | Command::Carrier { .. }) => {}
                 DownlinkFrame::Selected(_) => panic!("nobody has missed anything"),
                 DownlinkFrame::Message(message) => {
                     let payload = String::from_utf8(message.payload.to_vec()).unwrap();

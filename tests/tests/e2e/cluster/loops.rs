@@ -1,7 +1,7 @@
 //! Nothing goes round in circles, and nothing comes twice.
 
 use harness::probe::unique;
-use harness::{Client, ClusterSpec, Mosquitto, Produced, Publication, Topic, Version};
+use harness::{Broker, Client, ClusterSpec, Mosquitto, Produced, Publication, Topic, Version};
 
 use super::{all_of, texts};
 use crate::downlink::from_earliest;
@@ -114,12 +114,24 @@ fn a_message_that_several_shared_filters_match_goes_once() {
     assert_eq!(reader.texts(), expected);
 }
 
-#[test]
-fn a_native_bridge_between_two_nodes_makes_no_loop_and_no_copies() {
-    for version in [Mosquitto::V2_0_11, Mosquitto::V2_1_2] {
+/// Two nodes and a native bridge between them, which takes what they share to and fro.
+struct Bridged {
+    /// Has the bridge.
+    here: Broker,
+    there: Broker,
+    /// Of the bridge, at the broker that it connects to.
+    id: String,
+}
+
+impl Bridged {
+    /// `is_named`: the configuration says which client is the bridge.
+    fn start(version: Mosquitto, is_named: bool) -> Bridged {
         let spec = ClusterSpec::new("NATIVE").share("room/#");
         let id = unique("native");
-        let node = || spec.node(version).option("cluster_bridge", &id);
+        let node = || match is_named {
+            true => spec.node(version).option("cluster_bridge", &id),
+            false => spec.node(version),
+        };
         let there = node().start();
         let here = node()
             .conf("connection native")
@@ -129,6 +141,12 @@ fn a_native_bridge_between_two_nodes_makes_no_loop_and_no_copies() {
             .conf("topic room/# both 1")
             .conf("topic probe/# out 1")
             .start();
+        Bridged { here, there, id }
+    }
+
+    /// What listeners on both sides get of what devices on both sides publish.
+    fn exchange(&self, round: &str) -> Vec<Vec<String>> {
+        let Bridged { here, there, .. } = self;
         let (near, far) = (
             here.client(Version::V5, &unique("near")),
             there.client(Version::V5, &unique("far")),
@@ -142,21 +160,52 @@ fn a_native_bridge_between_two_nodes_makes_no_loop_and_no_copies() {
             far.receive_within(std::time::Duration::from_millis(500))
         });
         let is_ours = |message: &harness::mqtt::Received| message.topic == "room/x";
-        device.publish(Publication::new("room/x", "from here"));
+        device.publish(Publication::new("room/x", format!("{round} from here")));
         there
             .client(Version::V311, &unique("device"))
-            .publish(Publication::new("room/x", "from there"));
+            .publish(Publication::new("room/x", format!("{round} from there")));
         // Not to the end, which a loop does not have.
         std::thread::sleep(super::SETTLE * 2);
-        for listener in [&near, &far] {
+        let got = |listener: &Client| {
             let got = std::iter::from_fn(|| listener.try_receive()).filter(is_ours);
             let mut got: Vec<String> = got.take(10).map(|message| message.text()).collect();
             got.sort();
-            assert_eq!(
-                got,
-                ["from here", "from there"],
-                "{listener:?}, {version:?}"
-            );
-        }
+            got
+        };
+        vec![got(&near), got(&far)]
+    }
+
+    #[track_caller]
+    fn check(&self, round: &str) {
+        let expected = vec![format!("{round} from here"), format!("{round} from there")];
+        assert_eq!(self.exchange(round), [expected.clone(), expected]);
+    }
+}
+
+#[test]
+fn a_native_bridge_between_two_nodes_that_is_named_makes_no_loop_and_no_copies() {
+    for version in [Mosquitto::V2_0_11, Mosquitto::V2_1_2] {
+        Bridged::start(version, true).check("named");
+    }
+}
+
+#[test]
+fn a_native_bridge_between_two_nodes_is_found_and_makes_no_loop_and_no_copies() {
+    for version in [Mosquitto::V2_0_21, Mosquitto::V2_1_2] {
+        let mut bridged = Bridged::start(version, false);
+        let found = ["is a native bridge between nodes", &bridged.id];
+        bridged.there.wait_for_log(&found);
+        let local = format!("local.{}", bridged.id);
+        bridged.here.wait_for_log(&["is a native bridge", &local]);
+        bridged.check("found");
+        // From then on it is known on both sides, from their starts on.
+        bridged.there.terminate();
+        bridged.there.start();
+        bridged.there.wait_until_connected();
+        bridged.check("there again");
+        bridged.here.terminate();
+        bridged.here.start();
+        bridged.here.wait_until_connected();
+        bridged.check("here again");
     }
 }
