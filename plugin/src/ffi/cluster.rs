@@ -187,7 +187,7 @@ impl Plugin {
         let session_stays = match (self.around.is_2_1, version) {
             (true, _) => Some(offline),
             // SAFETY: the client of the event at hand.
-            (false, 5) => unsafe { self.queues.session_stays(&self.broker, event.client) },
+            (false, 5) => unsafe { self.records.session_stays(&self.broker, event.client) },
             // Before MQTT 5, what it wanted at its login tells.
             (false, _) => None,
         };

@@ -7,7 +7,7 @@ use protocol::config::Wake as WakeOption;
 
 use super::auth::Auth;
 use super::broker::Broker;
-use super::client_queue::ClientQueues;
+use super::client_record::ClientRecords;
 use super::cluster::Closing;
 use super::guard::Guard;
 use super::plugin::{Plugin, read_acl_file};
@@ -75,7 +75,7 @@ impl Plugin {
             acl: RefCell::new(acl),
             asking: Cell::new(false),
             auth: RefCell::new(auth),
-            queues: ClientQueues::new(broker),
+            records: ClientRecords::new(broker),
             in_cluster: bridge.is_in_cluster(),
             closing: Closing::new(broker),
         });
@@ -137,7 +137,7 @@ impl Plugin {
         );
         self.announce_auth();
         if bridge.watches_queues()
-            && (!self.queues.can_read() || self.acl.borrow().answer.is_none())
+            && (!self.records.can_read() || self.acl.borrow().answer.is_none())
         {
             self.broker.log(
                 Level::Warn,

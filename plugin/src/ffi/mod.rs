@@ -30,6 +30,7 @@ mod auth;
 pub(crate) mod borrow;
 pub(crate) mod broker;
 mod client_queue;
+mod client_record;
 mod cluster;
 pub(crate) mod entry;
 pub(crate) mod guard;

@@ -13,7 +13,7 @@ use super::auth::Auth;
 use super::borrow::{CText, borrow_bytes, borrow_text};
 use super::broker::{Broker, Ending};
 use super::c;
-use super::client_queue::ClientQueues;
+use super::client_record::ClientRecords;
 use super::cluster::Closing;
 use super::guard::{Guard, Guarded};
 use super::properties::BorrowedProperties;
@@ -51,7 +51,7 @@ pub(crate) struct Plugin {
     /// An access check of our own is under way.
     pub(super) asking: Cell<bool>,
     pub(super) auth: RefCell<Auth>,
-    pub(super) queues: ClientQueues,
+    pub(super) records: ClientRecords,
     /// The node belongs to a cluster.
     pub(super) in_cluster: bool,
     pub(super) closing: Closing,
@@ -231,7 +231,7 @@ impl Plugin {
                 return true;
             }
             // SAFETY: the client of this event.
-            if let Some(state) = unsafe { self.queues.of(&self.broker, event.client) } {
+            if let Some(state) = unsafe { self.records.queue(&self.broker, event.client) } {
                 let delivery = Delivery {
                     client: event.client.expose_provenance(),
                     state,
@@ -397,7 +397,7 @@ impl Queues for Plugin {
     fn of(&self, client: usize) -> Option<QueueState> {
         let client = std::ptr::with_exposed_provenance(client);
         // SAFETY: as above.
-        unsafe { self.queues.of(&self.broker, client) }
+        unsafe { self.records.queue(&self.broker, client) }
     }
 
     fn id(&self, client: usize) -> Option<String> {
