@@ -32,6 +32,21 @@ pub(crate) struct Publish<'a> {
     pub(crate) retain: bool,
     /// MQTT 5 properties.
     pub(crate) properties: BorrowedProperties<'a>,
+    /// Its message expiry, where that is not among the properties.
+    pub(crate) expiry: Expiry<'a>,
+}
+
+/// Finds the message expiry of a publish, in seconds. To be asked only about what is wanted: it reads in the broker.
+pub(crate) type Expiry<'a> = &'a dyn Fn(&Publish<'_>) -> Option<u32>;
+
+/// Of what is not a device's publish, or may yet be none.
+pub(crate) const NO_EXPIRY: Expiry<'static> = &|_| None;
+
+impl Publish<'_> {
+    /// Its message expiry in seconds, where that is not among the properties.
+    pub(crate) fn expiry_s(&self) -> Option<u32> {
+        (self.expiry)(self)
+    }
 }
 
 /// The broker's version.

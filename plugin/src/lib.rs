@@ -28,6 +28,7 @@ mod limit;
 mod logger;
 mod login_gate;
 mod pressure;
+mod publish_packet;
 mod refusal;
 mod reject;
 mod selecting;

@@ -135,7 +135,7 @@ impl Uplink {
             return Outcome::Carried;
         }
         let mut own = std::mem::take(&mut self.properties);
-        let (properties, expiry_s) = match read {
+        let (properties, listed) = match read {
             Some((buffer, expiry)) => (buffer.as_properties(), expiry),
             None if publish.properties.is_empty() => (Properties::EMPTY, None),
             None => {
@@ -153,7 +153,7 @@ impl Uplink {
             client_id: publish.client.id,
             username: publish.client.username,
             received_at_ms: now_ms(),
-            expiry_s,
+            expiry_s: listed.or_else(|| publish.expiry_s()),
             properties,
             injected: None,
             rules: RuleIds::EMPTY,

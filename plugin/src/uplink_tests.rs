@@ -1,5 +1,7 @@
 //! The log is real; what MESSAGE costs is counted.
 
+use std::cell::Cell;
+
 use handoff::{LogOptions, Reader, ReaderOptions};
 use protocol::config::Config;
 use protocol::message::Property;
@@ -7,7 +9,7 @@ use protocol::rules::RuleTable;
 
 use super::*;
 use crate::broker_conf::BrokerConf;
-use crate::events::Client;
+use crate::events::{Client, NO_EXPIRY};
 use crate::ffi::properties::BorrowedProperties;
 use crate::test_alloc::allocations;
 
@@ -65,6 +67,7 @@ fn publish<'a>(topic: &'a str, payload: &'a [u8], qos: u8) -> Publish<'a> {
         qos,
         retain: true,
         properties: BorrowedProperties::NONE,
+        expiry: NO_EXPIRY,
     }
 }
 
@@ -108,6 +111,43 @@ fn a_message_arrives_in_the_log_as_it_was() {
         [Property::User("k", "v")]
     );
     assert_eq!(message.rules.len(), 1);
+}
+
+#[test]
+fn the_expiry_is_looked_for_once_and_only_where_a_rule_wants_the_message() {
+    let mut setup = setup(
+        &["s/# TOPIC", "share c/#", "bridge native"],
+        SpoolFull::Refuse,
+        &small(),
+    );
+    let asked = Cell::new(0);
+    let expiry = |publish: &Publish<'_>| {
+        asked.set(asked.get() + 1);
+        (publish.payload == b"short-lived").then_some(60)
+    };
+    let mut publish = |id, topic, payload, read| {
+        let mut message = publish(topic, payload, 1);
+        (message.client.id, message.expiry) = (id, &expiry);
+        setup.uplink.publish(&message, read);
+        asked.take()
+    };
+    let none = PropertyBuffer::new();
+    assert_eq!(publish("device", "elsewhere", b"short-lived", None), 0);
+    assert_eq!(publish("native", "c/x", b"short-lived", None), 0);
+    assert_eq!(publish("device", "s/x", b"short-lived", None), 1);
+    assert_eq!(publish("device", "s/x", b"forever", None), 1);
+    let read = Some((&none, None));
+    assert_eq!(publish("device", "s/x", b"short-lived", read), 1);
+    // Among the properties, should Mosquitto leave it there.
+    let read = Some((&none, Some(9)));
+    assert_eq!(publish("device", "s/x", b"short-lived", read), 0);
+    let log = setup.dir.path().join("uplink");
+    let mut reader = Reader::open(&log, &ReaderOptions::default()).expect("a log");
+    for expected in [Some(60), None, Some(60), Some(9)] {
+        let frame = reader.poll().expect("good").expect("a frame");
+        let message = Message::decode(frame.payload).expect("a message");
+        assert_eq!(message.expiry_s, expected);
+    }
 }
 
 #[test]

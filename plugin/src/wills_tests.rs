@@ -1,6 +1,7 @@
 //! Each test is a sequence of callbacks as one of the brokers makes them.
 
 use super::*;
+use crate::events::NO_EXPIRY;
 use crate::ffi::properties::BorrowedProperties;
 
 const YES: Verdict<'static> = &|_| true;
@@ -33,6 +34,7 @@ fn publish_as(key: usize, id: &'static str, topic: &'static str) -> Publish<'sta
         qos: 1,
         retain: false,
         properties: BorrowedProperties::NONE,
+        expiry: NO_EXPIRY,
     }
 }
 

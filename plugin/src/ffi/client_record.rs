@@ -1,5 +1,5 @@
-//! The broker's own record of a client, `struct mosquitto`, for what the API does not tell: its queue (`client_queue`)
-//! and on 2.0 whether its session stays.
+//! The broker's own record of a client, `struct mosquitto`, for what the API does not tell: its queue (`client_queue`),
+//! the packet that came last from it (`in_packet`), and on 2.0 whether its session stays.
 //!
 //! The offsets are those of the sources of each version, with and without `WITH_ADNS` (Debian builds with it). They are
 //! believed only while what the API does tell of the same client stands where they say, before and behind the queue,
@@ -10,6 +10,7 @@ use std::ffi::{c_char, c_int};
 
 use super::broker::Broker;
 use super::c;
+use super::in_packet::InPacket;
 use crate::events::BrokerVersion;
 
 /// Where the fields are, in bytes from the start of the record.
@@ -22,6 +23,7 @@ pub(super) struct Layout {
     keepalive: usize,
     subscriptions: usize,
     // What it does not.
+    pub(super) in_packet: InPacket,
     pub(super) out_packets: usize,
     /// Seconds that the session outlives its connection. 2.1 tells.
     expiry: Option<usize>,
@@ -46,6 +48,7 @@ const fn layout_2_0(
         id: 0x18 + shift,
         keepalive: 0x30 + shift,
         subscriptions: subscriptions + shift,
+        in_packet: InPacket::of_2_0(0x50 + shift),
         out_packets: 0xa4 + shift,
         expiry: Some(0x140 + shift),
         queue: queue + shift,
@@ -61,6 +64,7 @@ const fn layout_2_1(revision: u32, adns: bool) -> Layout {
         id: 0x60 + shift,
         keepalive: 0x7c + shift,
         subscriptions: 0x27c + shift,
+        in_packet: InPacket::of_2_1(0xa0 + shift),
         out_packets: 0x10c + shift,
         expiry: None,
         queue: 0x208 + shift,
@@ -102,6 +106,8 @@ pub(super) struct ClientRecords {
     keepalive: Option<Number>,
     subscriptions: Option<Number>,
     known: Cell<Known>,
+    /// That a packet was another than its message has been said.
+    pub(super) told_other_packet: Cell<bool>,
 }
 
 impl ClientRecords {
@@ -112,17 +118,23 @@ impl ClientRecords {
             Some(unsafe { std::mem::transmute::<*mut std::ffi::c_void, Number>(address) })
         };
         let version = broker.version();
+        let keepalive = number(c"mosquitto_client_keepalive");
+        let subscriptions = number(c"mosquitto_client_sub_count");
+        // Without these no layout could be believed.
         let supported = cfg!(all(target_pointer_width = "64", target_endian = "little"))
+            && keepalive.is_some()
+            && subscriptions.is_some()
             && LAYOUTS.iter().any(|layout| layout.is_of(version));
         ClientRecords {
             version,
-            keepalive: number(c"mosquitto_client_keepalive"),
-            subscriptions: number(c"mosquitto_client_sub_count"),
+            keepalive,
+            subscriptions,
             known: Cell::new(if supported {
                 Known::NotYet(0)
             } else {
                 Known::Not
             }),
+            told_other_packet: Cell::new(false),
         }
     }
 
@@ -209,7 +221,7 @@ impl ClientRecords {
             }
             // Both can't be right: another client will tell.
             (Some(one), Some(other)) if one.queue != other.queue => None,
-            // Two that differ in the subscriptions alone read the same queue.
+            // Two that differ in the subscriptions alone read the same.
             (Some(one), _) => {
                 self.known.set(Known::As(one));
                 Some(one)
@@ -221,7 +233,8 @@ impl ClientRecords {
         self.known.set(Known::Not);
         log::warn!(
             "this build of Mosquitto {} has other records of its clients than those that were tried: the bridge can't \
-             wait for clients whose queues are full (downlink_hold)",
+             wait for clients whose queues are full (downlink_hold), and what MQTT 5 devices publish goes to RocketMQ \
+             without its message expiry",
             self.version
         );
     }
@@ -238,13 +251,25 @@ impl Layout {
 pub(super) struct Record(*const u8);
 
 impl Record {
+    /// # Safety
+    /// All offsets that are asked for lie within what begins here.
+    #[cfg(test)]
+    pub(super) unsafe fn at(start: *const u8) -> Record {
+        Record(start)
+    }
+
     fn read<T: Copy>(&self, offset: usize) -> T {
         // SAFETY: within the record, which lives (`ClientRecords::record`); every pattern of bits is a value of the integers
-        // that this is used with.
+        // and the pointer that this is used with.
         unsafe { self.0.add(offset).cast::<T>().read_unaligned() }
     }
 
     pub(super) fn pointer(&self, offset: usize) -> usize {
+        self.read(offset)
+    }
+
+    /// Where something of the broker's is. Null when it is nowhere.
+    pub(super) fn block(&self, offset: usize) -> *const u8 {
         self.read(offset)
     }
 
@@ -253,6 +278,14 @@ impl Record {
     }
 
     pub(super) fn int(&self, offset: usize) -> c_int {
+        self.read(offset)
+    }
+
+    pub(super) fn word(&self, offset: usize) -> u32 {
+        self.read(offset)
+    }
+
+    pub(super) fn byte(&self, offset: usize) -> u8 {
         self.read(offset)
     }
 

@@ -145,6 +145,17 @@ impl Plugin {
                  dropped by Mosquitto (max_queued_messages)",
             );
         }
+        let carries = !config.uplink.is_empty() || !config.share.is_empty();
+        if carries && !self.records.can_read() {
+            self.broker.log(
+                Level::Warn,
+                &format!(
+                    "the records that Mosquitto {} keeps of its clients are not known: what MQTT 5 devices publish \
+                     goes to RocketMQ without its message expiry",
+                    self.around.version
+                ),
+            );
+        }
         let acl = self.acl.borrow();
         if let Some(warning) = &acl.warning {
             self.broker.log(Level::Warn, warning);

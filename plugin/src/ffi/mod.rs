@@ -34,6 +34,7 @@ mod client_record;
 mod cluster;
 pub(crate) mod entry;
 pub(crate) mod guard;
+mod in_packet;
 mod load;
 mod plugin;
 pub(crate) mod properties;

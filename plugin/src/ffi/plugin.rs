@@ -23,7 +23,7 @@ use crate::acl;
 use crate::acl_file::AclFile;
 use crate::bridge::Bridge;
 use crate::broker_conf::BrokerConf;
-use crate::events::{Client, Publish};
+use crate::events::{Client, NO_EXPIRY, Publish};
 use crate::inject::Access;
 use crate::pressure::{Delivery, QueueState, Queues};
 use crate::reject::refusal;
@@ -101,6 +101,10 @@ impl Plugin {
             retain: event.retain,
             // SAFETY: as above.
             properties: unsafe { BorrowedProperties::new(event.properties) },
+            // SAFETY: the client of this event, which is asked about while the event lasts.
+            expiry: &|publish| unsafe {
+                self.records.expiry_s(&self.broker, event.client, publish)
+            },
         };
         let outcome = self.guarded("MESSAGE", |bridge| {
             bridge.message(&publish, &|will| self.verdict(will))
@@ -177,6 +181,7 @@ impl Plugin {
             retain: event.retain,
             // SAFETY: as above.
             properties: unsafe { BorrowedProperties::new(event.properties) },
+            expiry: NO_EXPIRY,
         };
         let raw = RawWrite {
             client: event.client,

@@ -10,6 +10,7 @@ mod access;
 mod client;
 mod cluster;
 mod downlink;
+mod expiry;
 mod life;
 mod logins;
 mod pressure;

@@ -327,8 +327,13 @@ impl Uplink {
 
     /// The same as the message itself.
     pub(crate) fn with<T>(&mut self, look: impl FnOnce(&Message<'_>) -> T) -> T {
-        let frame = self.0.poll().expect("a good log").expect("a message");
-        look(&Message::decode(frame.payload).expect("a message"))
+        self.try_with(look).expect("a message")
+    }
+
+    /// The same, if there is one now.
+    pub(crate) fn try_with<T>(&mut self, look: impl FnOnce(&Message<'_>) -> T) -> Option<T> {
+        let frame = self.0.poll().expect("a good log")?;
+        Some(look(&Message::decode(frame.payload).expect("a message")))
     }
 
     /// RocketMQ has taken everything.
