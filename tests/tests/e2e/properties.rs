@@ -42,6 +42,7 @@ fn all_properties_go_up() {
         client.publish(Publication::new("p/x", body.clone()).properties(all_properties(&user)));
         let stored = topic.reader().wait_for_body(body.as_bytes());
         assert_eq!(stored.property("mqtt_payload_format"), Some("1"));
+        assert_eq!(stored.property("mqtt_expiry"), Some("1234"));
         assert_eq!(
             stored.property("mqtt_response_topic"),
             Some("antwort/für/α")
@@ -134,6 +135,8 @@ fn properties_pass_from_node_to_node_as_they_were() {
     sender.client(Version::V5, "speaker").publish(message);
     let message = listener.receive();
     let got = message.properties.clone();
+    let expiry = got.message_expiry_interval.expect("an expiry");
+    assert!((1100..=1234).contains(&expiry), "{expiry}");
     assert_eq!(got.user_properties, properties.user_properties);
     assert_eq!(
         got.payload_format_indicator,

@@ -2,6 +2,7 @@
 
 mod away;
 mod cut_off;
+mod expiry;
 mod fan_out;
 mod interest;
 mod joining;
