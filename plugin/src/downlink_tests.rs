@@ -3,7 +3,10 @@
 use std::cell::RefCell;
 
 use handoff::{AppendError, LogOptions, Writer};
-use protocol::message::{Audience, ClientIdBuffer, Command, Message, QoS, Returned, Selected};
+use protocol::message::{Command, Message, QoS, Returned};
+
+#[path = "downlink_selected_tests.rs"]
+mod selected;
 
 use super::*;
 use crate::cluster::Close;
@@ -364,90 +367,4 @@ fn a_command_is_noted_and_counted_once_in_its_place_among_the_messages() {
     let ended: u64 = ends.map(|end| setup.counters.get(*end)).sum();
     assert_eq!(ended, 4);
     assert_eq!(setup.counters.get(count::DOWNLINK_COMMANDS), 1);
-}
-
-fn append_selected(writer: &mut Writer, audience: Audience<'_>, message: Message<'_>) {
-    let selected = Selected { audience, message };
-    writer
-        .append_with(selected.encoded_len(), |frame| selected.encode_into(frame))
-        .expect("room");
-}
-
-fn topics(broker: &Broker) -> Vec<String> {
-    let taken = broker.taken.borrow();
-    taken.iter().map(|(topic, _)| topic.clone()).collect()
-}
-
-#[test]
-fn what_is_for_some_is_not_injected_beside_what_is_for_all() {
-    let mut setup = setup(10);
-    setup.downlink.set_selects(true);
-    let mut ids = ClientIdBuffer::default();
-    ids.push("a").expect("short");
-    let some = Audience::Clients(ids.as_ids());
-    append(&mut setup.writer, &message("all"));
-    append_selected(&mut setup.writer, some, message("some"));
-    append_selected(&mut setup.writer, some, message("some more"));
-    append(&mut setup.writer, &message("all again"));
-    let broker = Broker::default();
-    let back = &mut Back::default();
-    for taken in [1, 3, 4] {
-        let drained = setup.downlink.tick(&broker, back, setup.allowed, None);
-        assert!(drained.again);
-        assert_eq!(broker.taken.borrow().len(), taken);
-    }
-    assert_eq!(topics(&broker), ["all", "some", "some more", "all again"]);
-    assert!(back.returned.is_empty());
-}
-
-#[test]
-fn where_nothing_can_be_kept_from_others_it_is_given_back() {
-    let mut setup = setup(10);
-    let ids = ClientIdBuffer::default();
-    append_selected(
-        &mut setup.writer,
-        Audience::Clients(ids.as_ids()),
-        message("some"),
-    );
-    let broker = Broker::default();
-    let mut back = Back::default();
-    setup.downlink.tick(&broker, &mut back, setup.allowed, None);
-    assert!(topics(&broker).is_empty());
-    assert!(back.returned[0].0.contains("before all others"));
-}
-
-/// Two members, as long as there are any.
-struct Two(u32);
-
-impl Members for Two {
-    fn next(&mut self, key: &str, message: &Message<'_>) -> Option<(Box<str>, QoS)> {
-        assert_eq!((key, message.topic), ("g/jobs/+", "jobs/1"));
-        self.0 = self.0.checked_sub(1)?;
-        Some((format!("m{}", self.0).into(), QoS::AtMostOnce))
-    }
-}
-
-#[test]
-fn what_is_for_a_group_is_for_the_member_whose_turn_it_is_or_comes_back() {
-    let mut setup = setup(10);
-    setup.downlink.set_selects(true);
-    append(&mut setup.writer, &message("for all"));
-    for _ in 0..3 {
-        append_selected(
-            &mut setup.writer,
-            Audience::Group("g/jobs/+"),
-            message("jobs/1"),
-        );
-    }
-    append(&mut setup.writer, &message("behind"));
-    let broker = Broker::default();
-    let mut back = Back::default();
-    let mut members = Two(2);
-    setup
-        .downlink
-        .tick(&broker, &mut back, setup.allowed, Some(&mut members));
-    let expected = ["for all", "jobs/1 for m1 0", "jobs/1 for m0 0", "behind"];
-    assert_eq!(topics(&broker), expected);
-    assert_eq!(back.returned.len(), 1);
-    assert!(back.returned[0].0.contains("no member"));
 }

@@ -2,7 +2,7 @@
 
 use handoff::{Counters, Frame};
 use protocol::counters as count;
-use protocol::message::{Audience, Command, DownlinkFrame, Message, QoS, Selected};
+use protocol::message::{Audience, ClientIds, Command, DownlinkFrame, Message, QoS, Selected};
 use protocol::trie::validate_topic;
 
 use crate::cluster::{Close, Moved};
@@ -74,6 +74,14 @@ impl Taking<'_, '_> {
     fn try_take(&mut self, frame: &Frame<'_>, broker: &impl Injector) -> Result<Taken, Refusal> {
         let decoded = DownlinkFrame::decode(frame.payload).map_err(Refusal::Unreadable)?;
         let injected = match decoded {
+            DownlinkFrame::Message(message)
+                if message.retain && left_s(&message, now_ms()).is_none() =>
+            {
+                match self.clear(message.topic, broker) {
+                    Some(_) => Err(InjectError::Expired),
+                    None => return Ok(Taken::NotNow),
+                }
+            }
             DownlinkFrame::Message(message) => {
                 // Nobody is asked about one that is for one client.
                 if message.client_id.is_empty() && !self.selecting.takes_others() {
@@ -100,16 +108,40 @@ impl Taking<'_, '_> {
         Ok(Taken::Done)
     }
 
+    /// Has the broker retain nothing on a topic, as it would if what has expired had come in time. Its subscribers are told nothing. Nothing: not in this tick.
+    fn clear(&mut self, topic: &str, broker: &impl Injector) -> Option<Result<(), InjectError>> {
+        let message = Message {
+            topic,
+            retain: true,
+            ..Message::default()
+        };
+        if !self.selects || self.members.is_none() {
+            // Its subscribers would be told that there is nothing any more.
+            return Some(Ok(()));
+        }
+        if !self.selecting.takes(&message, ClientIds::NOBODY) {
+            return None;
+        }
+        let injected = inject(&message, broker, now_ms());
+        if injected.is_err() {
+            self.selecting.take_back();
+        }
+        Some(injected)
+    }
+
     /// Nothing: not in this tick.
     fn select(
         &mut self,
         selected: &Selected<'_>,
         broker: &impl Injector,
     ) -> Result<Option<Result<(), InjectError>>, Refusal> {
+        let message = &selected.message;
+        if selected.audience == Audience::Clients(ClientIds::NOBODY) {
+            return Ok(self.clear(message.topic, broker));
+        }
         if !self.selects {
             return Err(Refusal::CannotSelect);
         }
-        let message = &selected.message;
         match selected.audience {
             Audience::Clients(clients) => {
                 if !self.selecting.takes(message, clients) {
@@ -193,13 +225,18 @@ impl Taking<'_, '_> {
 fn inject(message: &Message<'_>, broker: &impl Injector, now_ms: u64) -> Result<(), InjectError> {
     // The broker would take wildcards, and store a retained message under them.
     validate_topic(message.topic).map_err(|_| InjectError::Topic)?;
-    let waited_s = now_ms.saturating_sub(message.received_at_ms) / 1000;
-    let expiry_s = match message.expiry_s {
-        None => None,
-        Some(seconds) => match u64::from(seconds).checked_sub(waited_s) {
-            None | Some(0) => return Err(InjectError::Expired),
-            Some(left) => u32::try_from(left).ok(),
-        },
-    };
+    let expiry_s = left_s(message, now_ms).ok_or(InjectError::Expired)?;
     broker.inject(message, expiry_s)
+}
+
+/// The seconds that it has left to live, if they are bounded. Nothing when it has expired.
+fn left_s(message: &Message<'_>, now_ms: u64) -> Option<Option<u32>> {
+    let Some(expiry_s) = message.expiry_s else {
+        return Some(None);
+    };
+    let waited_s = now_ms.saturating_sub(message.received_at_ms) / 1000;
+    match u64::from(expiry_s).checked_sub(waited_s) {
+        None | Some(0) => None,
+        Some(left_s) => Some(u32::try_from(left_s).ok()),
+    }
 }

@@ -46,6 +46,9 @@ pub enum Audience<'a> {
 pub struct ClientIds<'a>(&'a [u8]);
 
 impl<'a> ClientIds<'a> {
+    /// No client. The broker is to take the message, as it does a retained one, and no subscriber is to get it.
+    pub const NOBODY: ClientIds<'static> = ClientIds(&[]);
+
     /// The ids, in their order.
     pub fn iter(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         let mut rest = self.0;

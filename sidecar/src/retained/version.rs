@@ -58,6 +58,10 @@ impl<'a> Kept<'a> {
         })
     }
 
+    pub(crate) fn topic(&self) -> &str {
+        &self.topic
+    }
+
     pub(super) fn version(&self, node: Arc<str>) -> Version {
         Version {
             at_ms: self.at_ms,

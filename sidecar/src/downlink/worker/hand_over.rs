@@ -117,7 +117,12 @@ impl Worker {
         };
         match map(incoming, &route.rule, context, unix_ms()) {
             Ok(Outcome::Own) => count(&route.counters.own),
-            Ok(Outcome::Expired) => count(&route.counters.expired),
+            Ok(Outcome::Expired) => {
+                count(&route.counters.expired);
+                if let Judged::Keep(kept) = &judged {
+                    return self.clear(kept.topic(), &judged, consumer);
+                }
+            }
             Ok(Outcome::Deliver(mut mapped)) => {
                 if matches!(judged, Judged::Deliver) {
                     mapped.do_not_retain();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use handoff::AppendError;
+use handoff::{AppendError, Position};
 use protocol::message::DownlinkFrame;
 use rocketmq::{Consumer, Incoming};
 
@@ -98,17 +98,22 @@ impl Worker {
         }
     }
 
-    pub(super) fn append_again(
+    pub(super) fn append_again(&mut self, len: usize, fill: impl FnMut(&mut [u8])) -> AgainOutcome {
+        self.append_beside(len, fill).map(drop)
+    }
+
+    /// The same; gives where the frame begins.
+    pub(super) fn append_beside(
         &mut self,
         len: usize,
         mut fill: impl FnMut(&mut [u8]),
-    ) -> AgainOutcome {
+    ) -> Result<Position, String> {
         for _ in 0..TRIES {
             match self.writer.append_with(len, &mut fill) {
                 // What could not be synced is in the log all the same.
-                Ok(_) | Err(AppendError::NotSynced { .. }) => {
+                Ok(position) | Err(AppendError::NotSynced { position, .. }) => {
                     self.metrics.replayed_down(self.writer.frames());
-                    return Ok(());
+                    return Ok(position);
                 }
                 Err(AppendError::Full) => {
                     self.writer.wait_for_room(len, POLL);

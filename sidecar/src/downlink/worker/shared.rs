@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use protocol::message::{Audience, ClientIds, Message, Selected};
 use rocketmq::{Consumer, Incoming};
 
 use super::super::routes::Route;
@@ -55,6 +56,38 @@ impl Worker {
                 Some(position) => shared.retained.handed_over(kept, position),
                 None => shared.retained.not_handed_over(kept),
             }
+        }
+    }
+
+    /// What was retained last on a topic has expired: has the broker retain nothing there. False when the sidecar is ending and the message has to come again.
+    pub(super) fn clear(
+        &mut self,
+        topic: &str,
+        judged: &Judged<'_>,
+        consumer: &mut dyn Consumer,
+    ) -> bool {
+        let selected = Selected {
+            audience: Audience::Clients(ClientIds::NOBODY),
+            message: Message {
+                topic,
+                retain: true,
+                ..Message::default()
+            },
+        };
+        let len = selected.encoded_len();
+        loop {
+            match self.append_beside(len, |out| selected.encode_into(out)) {
+                Ok(position) => {
+                    self.settle(judged, Some(position));
+                    return true;
+                }
+                Err(error) => log::debug!("a retained message that has expired waits: {error}"),
+            }
+            if self.control.is_stopping() {
+                self.settle(judged, None);
+                return false;
+            }
+            self.commit(consumer, false);
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use harness::mqtt::{PublishProperties, Received};
 use harness::{Broker, Client, ClientOptions, ClusterSpec, Mosquitto, Publication, Version, proc};
 
-use super::{all_of, texts};
+use super::{SETTLE, all_of, texts};
 
 const ALL_QOS: [u8; 3] = [0, 1, 2];
 const SHORT_S: u32 = 2;
@@ -137,4 +137,45 @@ fn what_expires_while_a_node_is_down_is_not_delivered_there() {
             });
         }
     });
+}
+
+/// What is retained on `m/x`, by a client that has not been there before.
+fn retained(node: &Broker, id: &str) -> Vec<String> {
+    let client = node.client(Version::V5, id);
+    client.subscribe("m/x", 1);
+    let got = std::iter::from_fn(|| client.receive_within(SETTLE));
+    got.map(|message| message.text()).collect()
+}
+
+#[test]
+fn a_retained_message_that_expires_on_its_way_replaces_the_one_before_it() {
+    let cluster = ClusterSpec::new("EXPIRY_RETAINED").share("m/#").start();
+    let nodes = &cluster.nodes;
+    let listeners: Vec<Client> = nodes
+        .iter()
+        .enumerate()
+        .map(|(number, node)| {
+            let client = node.client(Version::V5, &format!("listener-{number}"));
+            client.subscribe("m/#", 1);
+            client
+        })
+        .collect();
+    let device = nodes[0].client(Version::V5, "device");
+    device.publish(Publication::new("m/x", "old").retain());
+    for listener in &listeners {
+        assert_eq!(texts(&all_of(listener, 1)), ["old"], "{listener:?}");
+    }
+    let paused = Paused::new(nodes[1..].iter());
+    device.publish(expiring("short", SHORT_S).retain());
+    wait_from(Instant::now());
+    drop(paused);
+    device.publish(Publication::new("m/y", "behind"));
+    // Subscribers are not told of it: they get no empty message.
+    for listener in &listeners[1..] {
+        assert_eq!(texts(&all_of(listener, 1)), ["behind"], "{listener:?}");
+    }
+    for (number, node) in nodes.iter().enumerate() {
+        let got = retained(node, &format!("late-{number}"));
+        assert!(got.is_empty(), "node {number} retains {got:?}");
+    }
 }
