@@ -215,7 +215,7 @@ impl Parts {
                     shared.handed,
                     shared.groups,
                     downlink.replays(),
-                ),
+                )?,
             };
             prepared.start(Arc::clone(&backbone), metrics, downlink.replays(), lost)
         };

@@ -88,6 +88,11 @@ impl Replays {
         self.0.news.notify_one();
         answer
     }
+
+    /// Whether the thread is to end: then there may be no answer.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.0.is_stopping()
+    }
 }
 
 /// What the thread is told from outside.

@@ -4,7 +4,8 @@ use protocol::cluster::{Buckets, RETAINED_TAG, buckets_of_filter};
 use rocketmq::Incoming;
 
 use super::job::Facts;
-use super::{Again, BATCH, PAUSE, POLL, Reader, State};
+use super::reader::{BATCH, PAUSE, POLL, Reader, State};
+use crate::downlink::Again;
 use crate::groups::{At, Message, Reread, passed_on};
 use crate::mapping::downlink::{Outcome, map};
 use crate::metrics::unix_ms;

@@ -5,6 +5,7 @@ use protocol::message::Identity;
 use protocol::topic::filter_matches;
 use protocol::trie::TopicTrie;
 use rocketmq::Incoming;
+use serde::{Deserialize, Serialize};
 
 use super::handed::Handed;
 use crate::groups::passed_on;
@@ -15,7 +16,7 @@ use crate::retained::refresh::is_refreshed;
 pub(super) const OVERLAP_MS: u64 = 1000;
 
 /// A subscription of a client that was away from the whole cluster and came here.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Want {
     /// Who.
     pub(crate) client_id: String,
