@@ -114,10 +114,14 @@ pub(crate) fn start(
     );
     let limits = around.conf.queue_limits().unwrap_or_default();
     let pressure = Pressure::new(&config, limits, Rc::clone(&counters));
-    let cluster = config
-        .cluster
-        .is_some()
-        .then(|| Cluster::start(&config, &around.conf, around.is_2_1));
+    let cluster = config.cluster.is_some().then(|| {
+        Cluster::start(
+            &config,
+            &around.conf,
+            around.is_2_1,
+            counters.get(count::LAST_TICK_MS),
+        )
+    });
     let cluster = cluster.transpose()?;
     let wake = Wake::start(around.is_2_1).map_err(StartError::Thread)?;
     let supervisor = program

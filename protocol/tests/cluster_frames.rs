@@ -27,6 +27,7 @@ fn events<'a>(
     let kinds = [
         What::Started {
             saved_at_ms: number,
+            ran_until_ms: number ^ 3,
         },
         What::Online {
             client_id,

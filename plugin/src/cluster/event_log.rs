@@ -61,10 +61,13 @@ impl EventLog {
         &mut self.groups
     }
 
-    /// Tells of the start.
-    pub(crate) fn begin(&mut self) {
-        let saved_at_ms = self.saved_at_ms;
-        self.tell(now_ms(), What::Started { saved_at_ms });
+    /// Tells of the start. `ran_until_ms`: the last tick of the process before this one; 0: not known.
+    pub(crate) fn begin(&mut self, ran_until_ms: u64) {
+        let started = What::Started {
+            saved_at_ms: self.saved_at_ms,
+            ran_until_ms,
+        };
+        self.tell(now_ms(), started);
     }
 
     /// Appends an event, if nothing before it is missing.
@@ -95,6 +98,8 @@ impl EventLog {
         if self.missed {
             let started = What::Started {
                 saved_at_ms: self.saved_at_ms,
+                // They are all there yet.
+                ran_until_ms: 0,
             };
             if self.append(now_ms(), started) {
                 self.missed = !self.append(now_ms(), What::Deaf { why: WHY });

@@ -60,11 +60,12 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Opens the log in the spool, and tells that Mosquitto has started.
+    /// Opens the log in the spool, and tells that Mosquitto has started. `ran_until_ms`: when the one before it ticked last, Unix milliseconds; 0: not known.
     pub(crate) fn start(
         config: &Config,
         conf: &BrokerConf,
         is_2_1: bool,
+        ran_until_ms: u64,
     ) -> Result<Cluster, OpenError> {
         let restored = Restored::of(conf);
         let mut cluster = Cluster {
@@ -77,7 +78,7 @@ impl Cluster {
             deaf: None,
             is_2_1,
         };
-        cluster.log.begin();
+        cluster.log.begin(ran_until_ms);
         restored.tell(conf, &mut cluster.log);
         cluster.reconsider(conf);
         Ok(cluster)

@@ -19,7 +19,7 @@
 //! ```
 //! | code | event | byte | flags | number | second | text |
 //! |---|---|---|---|---|---|---|
-//! | 1 | Started | | | `saved_at_ms` | | |
+//! | 1 | Started | | | `saved_at_ms` | `ran_until_ms` | |
 //! | 2 | Online | MQTT version | 1: clean, 2: has a user name | `login` | | user name |
 //! | 3 | Offline | reason code | 1: the session stays | `login` | | |
 //! | 4 | Subscribed | QoS | | `downlink_position` | `uplink_position` | filter |
@@ -54,6 +54,8 @@ pub enum What<'a> {
     Started {
         /// When it last saved its sessions and retained messages (the time of its database file); 0: never.
         saved_at_ms: u64,
+        /// Until when the process before it gave its clients messages, about; 0: not known.
+        ran_until_ms: u64,
     },
     /// A client has logged in.
     Online {
@@ -140,9 +142,13 @@ impl<'a> Event<'a> {
     fn parts(&self) -> Parts<'a> {
         let none = Parts::default();
         match self.what {
-            What::Started { saved_at_ms } => Parts {
+            What::Started {
+                saved_at_ms,
+                ran_until_ms,
+            } => Parts {
                 code: 1,
                 number: saved_at_ms,
+                second: ran_until_ms,
                 ..none
             },
             What::Online {
@@ -338,6 +344,7 @@ fn what<'a>(parts: &Parts<'a>) -> Result<What<'a>, DecodeError> {
     Ok(match parts.code {
         1 => What::Started {
             saved_at_ms: number,
+            ran_until_ms: second,
         },
         2 => What::Online {
             client_id,

@@ -1,6 +1,7 @@
 //! The judgement of it all: takes what is heard, says what is to be told, published and closed. It does nothing by itself, and knows no
 //! clock but the one it is given.
 
+mod sharing;
 mod told;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -11,14 +12,14 @@ use protocol::config::Config;
 use protocol::message::{Event, What};
 use serde::{Deserialize, Serialize};
 
-use super::arrivals::Arrivals;
+use super::arrivals::{Arrivals, Known};
 use super::carriers::{self, Carriers};
 use super::here::Here;
 use super::members::{Change, Members, Now, Peer};
 use super::presence::Table;
 use super::sessions::Sessions;
 use super::wire::{Beat, NodeMessage, cause};
-use crate::groups::{Groups, Reread, Word};
+use crate::groups::{Groups, Reread};
 use crate::inbox::Place;
 use crate::missed::Request;
 
@@ -66,10 +67,18 @@ struct Told {
     given_up: u64,
 }
 
+impl Told {
+    /// All clients of the node are known.
+    fn is_known(&self, peer: &Peer) -> bool {
+        self.epoch >= peer.beat.epoch && self.epoch > self.given_up
+    }
+}
+
 /// Our clients as they are told: those still to be told, and the number of it all.
 #[derive(Debug)]
 pub(super) struct Telling {
     pub(super) left: VecDeque<Box<str>>,
+    pub(super) away: VecDeque<Box<str>>,
     pub(super) seq: u64,
     pub(super) part: u64,
 }
@@ -93,7 +102,11 @@ pub(super) struct Core {
     /// All our clients are to be told once more.
     pub(super) is_snapshot_wanted: bool,
     asks: VecDeque<NodeMessage>,
-    arrivals: Arrivals,
+    pub(super) arrivals: Arrivals,
+    /// The clients of all other nodes are known.
+    knows_all: bool,
+    /// What clients have missed that came when that was not yet known.
+    requests: Vec<Request>,
     /// Native bridges between nodes.
     pub(super) carriers: Carriers,
     pub(super) groups: Arc<Groups>,
@@ -135,6 +148,8 @@ impl Core {
             is_snapshot_wanted: true,
             asks: VecDeque::new(),
             arrivals: Arrivals::default(),
+            knows_all: false,
+            requests: Vec::new(),
             carriers: Carriers::default(),
             groups,
             rereads: Vec::new(),
@@ -147,16 +162,25 @@ impl Core {
     pub(super) fn restore(&mut self, sessions: &Sessions, now: Now) {
         self.here.restore(sessions);
         for (client, session) in sessions.iter() {
-            if session.login > 0 && session.is_online() {
-                let (login, version) = (session.login, session.version);
-                self.table.set_own(client, login, version, now.unix_ms);
+            let (login, version) = (session.login, session.version);
+            match session.is_online() {
+                _ if login == 0 => {}
+                true => self.table.set_own(client, login, version, now.unix_ms),
+                false => self
+                    .table
+                    .set_own_away(client, login, version, session.away_since_ms),
             }
         }
     }
 
     /// Something has happened in Mosquitto. Gives the version of a login, and what is to be read for a client that comes from elsewhere.
     pub(super) fn event(&mut self, event: &Event<'_>) -> (u64, Option<Request>) {
-        let request = self.arrivals.follow(event, &self.table, &self.members);
+        let known = Known {
+            table: &self.table,
+            members: &self.members,
+            is_all: self.knows_all,
+        };
+        let request = self.arrivals.follow(event, &known);
         (self.note(event), request)
     }
 
@@ -182,15 +206,19 @@ impl Core {
                     .log_out(client_id, login, cause, session_stays, event.at_ms);
                 0
             }
-            What::Started { .. } => {
+            What::Started { ran_until_ms, .. } => {
                 self.carriers.started();
+                let at_ms = match ran_until_ms {
+                    0 => event.at_ms,
+                    ms => ms.min(event.at_ms),
+                };
                 let ours = self.table.online_at(&self.node);
                 let ours: Vec<(Box<str>, u64)> = ours
                     .map(|(client, entry)| (client.into(), entry.login))
                     .collect();
                 for (client, login) in ours {
                     self.table
-                        .log_out(&client, login, cause::RESTARTED, false, event.at_ms);
+                        .log_out(&client, login, cause::RESTARTED, false, at_ms);
                 }
                 0
             }
@@ -257,39 +285,6 @@ impl Core {
         }
     }
 
-    /// A node has said which shared subscriptions it takes part in.
-    fn share(&mut self, beat: &Beat, stored_at_ms: i64) {
-        let is_other_process = beat.node == self.node && beat.instance != self.members.own.instance;
-        if beat.is_refused || is_other_process {
-            return;
-        }
-        let done = beat.done.iter();
-        let done = done.map(|(broker, id, next)| ((broker.clone(), *id), *next));
-        let rereads = self.groups.heard(&Word {
-            node: &beat.node,
-            life: (&beat.instance, beat.epoch),
-            groups: &beat.groups,
-            done: Arc::new(done.collect()),
-            stored_ms: stored_at_ms,
-        });
-        self.rereads.extend(rereads);
-    }
-
-    /// We hear ourselves for the first time: who has been heard of from the time before and does not live takes part in nothing.
-    fn only_living_share(&mut self) {
-        for node in self.groups.nodes() {
-            let peer = self.members.peers.get(&node);
-            if node != self.node && !peer.is_some_and(Peer::is_living) {
-                self.groups.gone(&node);
-            }
-        }
-    }
-
-    /// What is to be read once more for shared subscriptions.
-    pub(super) fn take_rereads(&mut self) -> Vec<Reread> {
-        std::mem::take(&mut self.rereads)
-    }
-
     /// What we tell from now on counts more than what was told of us as of that epoch.
     fn be_above(&mut self, epoch: u64, now: Now) {
         if self.epoch <= epoch {
@@ -317,6 +312,7 @@ impl Core {
             self.arrivals.forget(now.unix_ms);
         }
         self.members.own.epoch = self.epoch;
+        self.settle_arrivals(now);
         self.carriers.judge(&self.members, &self.table, now);
         changes
     }
@@ -368,8 +364,7 @@ impl Core {
     fn ask(&mut self, now: Now) {
         for (node, peer) in &self.members.peers {
             let told = self.told.entry(node.clone()).or_default();
-            let is_known = told.epoch >= peer.beat.epoch && told.epoch > told.given_up;
-            if !peer.is_living() || is_known {
+            if !peer.is_living() || told.is_known(peer) {
                 continue;
             }
             let asked = told.asked;

@@ -164,7 +164,7 @@ fn put_event(out: &mut String, event: &Event<'_>, version: u64) {
     let text = match event.what {
         // It changes nothing that is kept.
         What::Resumed { .. } => return,
-        What::Started { saved_at_ms } => format!("started\t{at_ms}\t{saved_at_ms}"),
+        What::Started { saved_at_ms, .. } => format!("started\t{at_ms}\t{saved_at_ms}"),
         What::Online {
             client_id,
             login,
@@ -256,6 +256,8 @@ fn read_event<'a>(what: &str, fields: &[&'a str]) -> Option<(What<'a>, u64)> {
     let what = match (what, fields) {
         ("started", [saved]) => What::Started {
             saved_at_ms: saved.parse().ok()?,
+            // For the moment in which it happened.
+            ran_until_ms: 0,
         },
         ("online", [login, version, mqtt_version, clean, client_id]) => {
             let online = What::Online {

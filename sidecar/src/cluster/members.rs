@@ -178,6 +178,11 @@ impl Members {
         self.first_echo.is_some() && self.stale_since.is_none()
     }
 
+    /// Whether this node, or we ourselves, may be thought to be at work.
+    pub(super) fn is_living(&self, node: &str) -> bool {
+        node == self.own.node || self.peers.get(node).is_some_and(Peer::is_living)
+    }
+
     /// Whether there is no living node with a lower name: it tells what only one has to tell.
     pub(super) fn is_lowest(&self) -> bool {
         let mut living = self.peers.iter().filter(|(_, peer)| peer.is_living());

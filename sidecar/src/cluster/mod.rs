@@ -163,7 +163,7 @@ impl Prepared {
         }
         let listening = Arc::clone(&shared);
         let listener: Listener = Box::new(move |event| {
-            if let What::Started { saved_at_ms } = event.what
+            if let What::Started { saved_at_ms, .. } = event.what
                 && let Some(since_ms) = lost.retained.started(saved_at_ms)
             {
                 lost.request(Request::Retained(since_ms));

@@ -10,11 +10,7 @@ use std::collections::{HashMap, VecDeque};
 
 use super::wire::cause;
 
-/// How long it is known where a client was whose session has ended, and one whose session is kept.
-const KNOWN_MS: u64 = 10 * 60_000;
-const KNOWN_KEPT_MS: u64 = 7 * 24 * 3_600_000;
-/// Clients that are away and known, at most; the oldest are forgotten first.
-const AWAY_MAX: usize = 100_000;
+mod look;
 
 /// What is known of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +32,37 @@ pub(super) struct Entry {
     pub(super) at_ms: u64,
     /// The login as our plugin knows it; 0 for clients of other nodes.
     pub(super) login: u64,
+}
+
+/// Whether a client that is away for this cause was cut off with its node.
+pub(super) fn is_lost(cause: u8) -> bool {
+    matches!(
+        cause,
+        cause::NODE_LOST | cause::NODE_LEFT | cause::RESTARTED
+    )
+}
+
+impl Entry {
+    /// Its node was lost, has left for good, or was started again: whether its session stays is not known.
+    pub(super) fn is_lost(&self) -> bool {
+        is_lost(self.cause)
+    }
+
+    fn own(login: u64, version: u64, at_ms: u64) -> Entry {
+        Entry {
+            node: OURS,
+            is_online: true,
+            cause: 0,
+            session_stays: false,
+            is_to_tell: false,
+            is_to_publish: false,
+            version,
+            epoch: 0,
+            seq: 0,
+            at_ms,
+            login,
+        }
+    }
 }
 
 /// What is heard of a client.
@@ -132,21 +159,20 @@ impl Table {
 
     /// A client of ours that was kept.
     pub(super) fn set_own(&mut self, client: &str, login: u64, version: u64, at_ms: u64) {
-        let entry = Entry {
-            node: OURS,
-            is_online: true,
-            cause: 0,
-            session_stays: false,
-            is_to_tell: false,
-            is_to_publish: false,
-            version,
-            epoch: 0,
-            seq: 0,
-            at_ms,
-            login,
-        };
+        let entry = Entry::own(login, version, at_ms);
         self.put(client, entry);
         self.publish(client);
+    }
+
+    /// A client of ours that was away when it was kept, and has a session.
+    pub(super) fn set_own_away(&mut self, client: &str, login: u64, version: u64, at_ms: u64) {
+        let entry = Entry {
+            is_online: false,
+            cause: cause::UNKNOWN,
+            session_stays: true,
+            ..Entry::own(login, version, at_ms)
+        };
+        self.put(client, entry);
     }
 
     /// A connection of ours is over. Nothing happens if that login is not what is known.
@@ -359,50 +385,6 @@ impl Table {
             self.publish(client);
         }
         over
-    }
-
-    /// Those of a node that are connected.
-    pub(super) fn online_at(&self, node: &str) -> impl Iterator<Item = (&str, &Entry)> {
-        let node = self.nodes.iter().position(|known| **known == *node);
-        self.iter().filter(move |(_, entry)| {
-            entry.is_online && node.is_some_and(|node| entry.node as usize == node)
-        })
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Entry)> {
-        self.clients
-            .iter()
-            .map(|(client, entry)| (&**client, entry))
-    }
-
-    /// Forgets clients that have been away for long, or that are too many.
-    pub(super) fn forget(&mut self, now_ms: u64) {
-        let mut away: Vec<u64> = Vec::new();
-        for entry in self.clients.values().filter(|entry| !entry.is_online) {
-            away.push(entry.at_ms);
-        }
-        let mut not_before = 0;
-        if away.len() > AWAY_MAX {
-            let spare = away.len() - AWAY_MAX;
-            not_before = *away.select_nth_unstable(spare).1;
-        }
-        let is_over = |entry: &Entry| {
-            let known_ms = if entry.session_stays {
-                KNOWN_KEPT_MS
-            } else {
-                KNOWN_MS
-            };
-            let is_done = !entry.is_to_tell && entry.at_ms.saturating_add(known_ms) < now_ms;
-            !entry.is_online && (is_done || entry.at_ms < not_before)
-        };
-        let over = self.clients.iter().filter(|(_, entry)| is_over(entry));
-        let over: Vec<Box<str>> = over.map(|(client, _)| client.clone()).collect();
-        for client in over {
-            self.clients.remove(&client);
-            if self.is_published {
-                self.to_clear.push_back(client);
-            }
-        }
     }
 }
 

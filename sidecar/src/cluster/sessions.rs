@@ -56,7 +56,7 @@ impl Sessions {
     pub(super) fn apply(&mut self, event: &Event<'_>, version: u64) {
         let at_ms = event.at_ms;
         match event.what {
-            What::Started { saved_at_ms } => self.start(at_ms, saved_at_ms),
+            What::Started { saved_at_ms, .. } => self.start(at_ms, saved_at_ms),
             What::Online {
                 client_id,
                 login,

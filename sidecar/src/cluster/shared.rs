@@ -265,6 +265,9 @@ impl Shared {
         for reread in self.core().take_rereads() {
             self.lost.request(Request::Group(reread));
         }
+        for request in self.core().take_requests() {
+            self.lost.request(request);
+        }
     }
 
     pub(super) fn changed(&self, changes: &[Change]) {

@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use super::core::{Core, Telling};
 use super::members::Now;
-use super::presence::Entry;
-use super::wire::{News, OFFLINE, ONLINE, SNAPSHOT, Snapshot, cause, cause_text, outgoing};
+use super::presence::{Entry, Table};
+use super::wire::{Away, News, OFFLINE, ONLINE, SNAPSHOT, Snapshot, cause, cause_text, outgoing};
 
 /// Clients in one part of a snapshot, and about its bytes, at most.
 const PART_CLIENTS: usize = 500;
@@ -107,8 +107,11 @@ impl Core {
             self.seq += 1;
             let left = self.table.online_at(&self.node);
             let left: VecDeque<Box<str>> = left.map(|(client, _)| client.into()).collect();
+            let away = self.table.away(|node| self.members.is_living(node));
+            let away: VecDeque<Box<str>> = away.map(|(client, _)| client.into()).collect();
             self.telling = Some(Telling {
                 left,
+                away,
                 seq: self.seq,
                 part: 0,
             });
@@ -122,9 +125,19 @@ impl Core {
             };
             // One that has gone meanwhile is told of by itself.
             let ours = self.table.get(&client).filter(|entry| entry.is_online);
-            if let Some(entry) = ours.filter(|entry| super::presence::Table::is_ours(entry)) {
+            if let Some(entry) = ours.filter(|entry| Table::is_ours(entry)) {
                 bytes += client.len() + 40;
                 clients.push((client.into_string(), entry.version, entry.at_ms));
+            }
+        }
+        let mut away = Vec::new();
+        while telling.left.is_empty() && away.len() < PART_CLIENTS && bytes < PART_BYTES {
+            let Some(client) = telling.away.pop_front() else {
+                break;
+            };
+            if let Some(entry) = self.table.get(&client).filter(|entry| !entry.is_online) {
+                bytes += client.len() + 120;
+                away.push(self.away(client.into_string(), entry));
             }
         }
         let snapshot = Snapshot {
@@ -132,8 +145,9 @@ impl Core {
             epoch: self.epoch,
             seq: telling.seq,
             part: telling.part,
-            is_last: telling.left.is_empty(),
+            is_last: telling.left.is_empty() && telling.away.is_empty(),
             clients,
+            away,
         };
         if snapshot.is_last {
             self.counters.snapshots_sent += 1;
@@ -142,6 +156,24 @@ impl Core {
             self.telling = Some(telling);
         }
         Some(outgoing(&snapshot, SNAPSHOT, Some(&self.node)))
+    }
+
+    fn away(&self, client: String, entry: &Entry) -> Away {
+        let is_ours = Table::is_ours(entry);
+        let of_other = |value: u64| if is_ours { 0 } else { value };
+        Away {
+            client,
+            node: match is_ours {
+                true => String::new(),
+                false => self.table.node_of(entry).to_owned(),
+            },
+            login: entry.version,
+            epoch: of_other(entry.epoch),
+            seq: of_other(entry.seq),
+            cause_code: entry.cause,
+            session_stays: entry.session_stays,
+            at_ms: entry.at_ms,
+        }
     }
 
     /// What Mosquitto is to be given next.

@@ -175,6 +175,38 @@ pub(super) struct Snapshot {
     pub(super) is_last: bool,
     /// Client id, login, since when.
     pub(super) clients: Vec<(String, u64, u64)>,
+    /// Those that are away and may yet miss something: its own with a session, and those of nodes that are gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) away: Vec<Away>,
+}
+
+/// A client that is connected to no node, as a [`Snapshot`] has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Away {
+    /// Who.
+    pub(super) client: String,
+    /// Where it was last; nothing: on the node that tells.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) node: String,
+    /// As in [`News`].
+    pub(super) login: u64,
+    /// As in [`News`], for another node's.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) epoch: u64,
+    /// As in [`News`], for another node's.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) seq: u64,
+    /// As in [`News`].
+    pub(super) cause_code: u8,
+    /// As in [`News`].
+    pub(super) session_stays: bool,
+    /// Since when it is away.
+    pub(super) at_ms: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The message that has this body.

@@ -47,7 +47,7 @@ impl Events {
         let event = Event::decode(frame.payload).expect("an event");
         assert!(event.at_ms > 0);
         Some(match event.what {
-            What::Started { saved_at_ms: 0 } => "started".to_owned(),
+            What::Started { saved_at_ms: 0, .. } => "started".to_owned(),
             What::Started { .. } => "started saved".to_owned(),
             What::Online {
                 client_id,

@@ -1,8 +1,9 @@
 //! What the nodes tell of their clients.
 
+use super::super::members::Peer;
 use super::super::presence::{Heard, Learned, Table};
-use super::super::wire::{News, OFFLINE, ONLINE, SNAPSHOT, Snapshot};
-use super::{Close, Core, Now};
+use super::super::wire::{Away, News, OFFLINE, ONLINE, SNAPSHOT, Snapshot};
+use super::{Close, Core, Now, Request};
 
 impl Core {
     /// Takes what was said of clients.
@@ -49,6 +50,7 @@ impl Core {
     }
 
     fn learn(&mut self, client: &str, heard: &Heard<'_>) {
+        self.arrivals.told(client, heard);
         let known = self.table.get(client);
         let is_ours_online = known.is_some_and(|known| Table::is_ours(known) && known.is_online);
         if is_ours_online && !heard.is_online {
@@ -118,6 +120,9 @@ impl Core {
             };
             self.learn(client, &heard);
         }
+        for away in &snapshot.away {
+            self.learn_away(away, snapshot);
+        }
         let told = self.told.entry(snapshot.node.clone()).or_default();
         let this = (snapshot.epoch, snapshot.seq);
         match told.coming {
@@ -138,5 +143,46 @@ impl Core {
             self.table
                 .only_told(&snapshot.node, epoch, seq, now.unix_ms);
         }
+    }
+
+    /// What is told of a client that is connected nowhere.
+    fn learn_away(&mut self, away: &Away, snapshot: &Snapshot) {
+        let (node, epoch, seq) = match away.node.as_str() {
+            "" => (snapshot.node.as_str(), snapshot.epoch, snapshot.seq),
+            // We know better.
+            node if node == self.node => return,
+            node => (node, away.epoch, away.seq),
+        };
+        let heard = Heard {
+            node,
+            version: away.login,
+            epoch,
+            seq,
+            is_online: false,
+            cause: away.cause_code,
+            session_stays: away.session_stays,
+            at_ms: away.at_ms,
+        };
+        self.learn(&away.client, &heard);
+    }
+
+    /// Finds out what clients have missed that came before everything was known of the other nodes.
+    pub(super) fn settle_arrivals(&mut self, now: Now) {
+        let is_told = |(node, peer): (&String, &Peer)| {
+            !peer.is_living() || self.told.get(node).is_some_and(|told| told.is_known(peer))
+        };
+        let is_hearing = self.members.is_hearing() && self.members.is_at_work(now);
+        self.knows_all = is_hearing && self.members.peers.iter().all(is_told);
+        if is_hearing {
+            let requests = self
+                .arrivals
+                .settle(&self.members, self.knows_all, now.unix_ms);
+            self.requests.extend(requests);
+        }
+    }
+
+    /// What is to be read for clients of which that has been found out late.
+    pub(in crate::cluster) fn take_requests(&mut self) -> Vec<Request> {
+        std::mem::take(&mut self.requests)
     }
 }

@@ -102,7 +102,14 @@ fn a_session_that_its_client_has_left_is_to_get_nothing() {
     assert_eq!(world.nodes["a"].moved, [("c".to_owned(), login)]);
     // Mosquitto starts again, and has it still.
     let at_ms = BEGIN_MS + world.ms;
-    world.take("a", at_ms, What::Started { saved_at_ms: 1 });
+    world.take(
+        "a",
+        at_ms,
+        What::Started {
+            saved_at_ms: 1,
+            ran_until_ms: 0,
+        },
+    );
     let restored = What::Restored {
         client_id: "c",
         filter: "t/#",
@@ -137,4 +144,91 @@ fn where_a_client_is_every_node_knows_and_the_lowest_keeps_for_those_that_are_no
     world.node("b").is_dead = true;
     world.pass(10_000);
     assert_eq!(places(&world, "c")[0], Place::Nowhere);
+}
+
+/// What this node finds out late about clients that came: the times since when they were away.
+fn settled(world: &mut World, node: &str) -> Vec<(String, u64)> {
+    let requests = world.node(node).core.take_requests();
+    let since = |request: Request| match request {
+        Request::Client(want) => (want.client_id, want.since_ms - BEGIN_MS),
+        other => panic!("{other:?}"),
+    };
+    requests.into_iter().map(since).collect()
+}
+
+#[test]
+fn a_node_that_has_just_started_finds_out_since_when_its_clients_were_away() {
+    let mut world = World::new(&["a", "b"]);
+    for client in ["left", "is there", "never left", "ended"] {
+        world.comes("a", client);
+    }
+    world.pass(1_000);
+    world.leaves("a", "left", true);
+    world.leaves("a", "ended", false);
+    let left = world.ms;
+    world.pass(10_000);
+    // Of all that it has heard nothing.
+    world.start("late", 0);
+    world.pass(STEP_MS);
+    for client in ["left", "is there", "ended", "new"] {
+        assert_eq!(world.comes("late", client), None, "not known yet");
+    }
+    let came = world.ms;
+    world.pass(5_000);
+    let mut found = settled(&mut world, "late");
+    found.sort();
+    let expected = [("is there".to_owned(), came), ("left".to_owned(), left)];
+    assert_eq!(found, expected);
+    // From then on it knows at once.
+    world.leaves("a", "never left", true);
+    let left = world.ms;
+    world.pass(1_000);
+    assert_eq!(world.comes("late", "never left"), Some(left));
+}
+
+#[test]
+fn the_clients_of_a_node_that_is_gone_are_told_to_one_that_joins_later() {
+    let mut world = World::new(&["a", "b"]);
+    world.comes("a", "c");
+    world.pass(3_000);
+    world.node("a").is_dead = true;
+    let died = world.ms;
+    world.pass(20_000);
+    world.start("late", 0);
+    world.pass(5_000);
+    let since = world.comes("late", "c").expect("it is known");
+    assert!((died - 2_000..=died).contains(&since), "{since} {died}");
+}
+
+#[test]
+fn who_was_connected_when_its_broker_was_killed_is_away_since_then() {
+    let mut world = World::new(&["a", "b"]);
+    world.comes("a", "c");
+    world.pass(10_000);
+    let ran_until_ms = BEGIN_MS + world.ms - 3_000;
+    let started = What::Started {
+        saved_at_ms: 0,
+        ran_until_ms,
+    };
+    world.event("a", started);
+    world.pass(1_000);
+    assert_eq!(world.comes("b", "c"), Some(ran_until_ms - BEGIN_MS));
+}
+
+/// RocketMQ is away: what was elsewhere is known when it is back.
+#[test]
+fn who_comes_while_nothing_is_heard_gets_what_it_has_missed_later() {
+    let mut world = World::new(&["a", "b"]);
+    world.comes("a", "c");
+    world.pass(1_000);
+    world.node("b").is_cut = true;
+    world.pass(2_000);
+    world.leaves("a", "c", true);
+    let left = world.ms;
+    world.pass(20_000);
+    assert_eq!(world.comes("b", "c"), None);
+    assert!(settled(&mut world, "b").is_empty());
+    world.node("b").is_cut = false;
+    world.pass(10_000);
+    assert_eq!(settled(&mut world, "b"), [("c".to_owned(), left)]);
 }

@@ -108,7 +108,13 @@ fn what_the_plugin_has_found_at_its_start_counts_until_it_is_told_otherwise() {
     assert_eq!(kept(&mut world, "late"), None);
     // Mosquitto starts again: it is told all that are.
     world.node("late").carriers.clear();
-    world.event("late", What::Started { saved_at_ms: 0 });
+    world.event(
+        "late",
+        What::Started {
+            saved_at_ms: 0,
+            ran_until_ms: 0,
+        },
+    );
     world.pass(1_000);
     assert_eq!(carriers(&world, "late"), ["h.native"]);
 }

@@ -224,7 +224,13 @@ fn after_a_start_of_mosquitto_its_clients_are_offline() {
     let mut world = World::new(&["a", "b"]);
     world.log_in("a", "dev");
     world.pass(1_000);
-    world.event("a", What::Started { saved_at_ms: 0 });
+    world.event(
+        "a",
+        What::Started {
+            saved_at_ms: 0,
+            ran_until_ms: 0,
+        },
+    );
     world.pass(1_000);
     assert_eq!(
         world.places("dev"),

@@ -127,6 +127,7 @@ fn the_times_of_tags_outlive_the_sidecar_also_between_a_start_and_what_was_saved
     );
     let started = What::Started {
         saved_at_ms: NOW + 2,
+        ran_until_ms: 0,
     };
     tell(&mut journal, &mut sessions, &event(NOW + 3, started), 0);
     journal.rewrite(&sessions).unwrap();

@@ -137,7 +137,10 @@ async fn a_subscription_is_of_interest_also_to_the_next_sidecar() {
     assert_eq!(tags, everywhere);
     // The plugin makes the log later.
     let mut plugin = Plugin::open(dir.path());
-    plugin.tell(What::Started { saved_at_ms: 0 });
+    plugin.tell(What::Started {
+        saved_at_ms: 0,
+        ran_until_ms: 0,
+    });
     plugin.tell(online("c", 5));
     plugin.tell(subscribed("c", "sensors/7/temperature"));
     eventually("the tag is wanted", || {

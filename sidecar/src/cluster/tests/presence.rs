@@ -1,3 +1,4 @@
+use super::look::{AWAY_MAX, KNOWN_MS};
 use super::*;
 use proptest::prelude::*;
 

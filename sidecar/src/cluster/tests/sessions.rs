@@ -151,7 +151,13 @@ fn after_a_start_only_what_was_saved_is_subscribed_to_and_has_its_old_time() {
             (1_200, online("kept", 1_200, false)),
             (1_300, subscribed("kept", "two/x")),
             (1_400, subscribed("kept", "three/x")),
-            (5_000, What::Started { saved_at_ms: 1_350 }),
+            (
+                5_000,
+                What::Started {
+                    saved_at_ms: 1_350,
+                    ran_until_ms: 0,
+                },
+            ),
             (5_001, restored("kept", "two/x")),
             (5_001, restored("unheard", "four/x")),
         ],
@@ -164,7 +170,16 @@ fn after_a_start_only_what_was_saved_is_subscribed_to_and_has_its_old_time() {
     sessions.sweep(5_001 + LINGER_MS);
     assert_eq!(since(&sessions, "one/x"), None);
     assert_eq!(since(&sessions, "three/x"), None);
-    told(&mut sessions, &[(90_000, What::Started { saved_at_ms: 0 })]);
+    told(
+        &mut sessions,
+        &[(
+            90_000,
+            What::Started {
+                saved_at_ms: 0,
+                ran_until_ms: 0,
+            },
+        )],
+    );
     sessions.sweep(90_001 + LINGER_MS);
     assert_eq!(sessions.size(), (0, 0, sessions.size().2));
     assert_eq!(
