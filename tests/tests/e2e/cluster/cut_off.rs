@@ -14,7 +14,7 @@ fn say(client: &Client, words: &[&str]) {
     }
 }
 
-fn wait_for_state(node: &Broker, other: &str, state: &str) {
+pub(super) fn wait_for_state(node: &Broker, other: &str, state: &str) {
     harness::eventually(&format!("{other} is {state}"), || {
         let status = node.status()?;
         let nodes = status["cluster"]["nodes"].as_array()?.clone();

@@ -9,6 +9,7 @@ mod joining;
 mod kept;
 mod late;
 mod loops;
+mod members;
 mod moves;
 mod share;
 

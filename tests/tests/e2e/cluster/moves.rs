@@ -15,7 +15,7 @@ fn numbers(from: usize, to: usize) -> Vec<String> {
 
 fn leaves(_: &mut Broker) {}
 
-fn dies_for_good(broker: &mut Broker) {
+pub(super) fn dies_for_good(broker: &mut Broker) {
     broker.kill_sidecar();
     broker.kill();
 }
@@ -71,6 +71,74 @@ fn a_device_that_comes_back_on_another_node_gets_what_it_missed() {
 fn a_device_whose_node_died_gets_what_it_missed_on_another() {
     let versions = (Mosquitto::V2_1_2, Mosquitto::V2_0_21);
     moves("DIED", versions, Version::V311, dies_for_good);
+}
+
+/// What a node knew of the others' clients it has forgotten, or has never known; the others tell it. And what it is about to give, the sidecar after it gives.
+#[test]
+fn a_device_gets_what_it_missed_on_a_node_that_was_not_there_when_it_left() {
+    let spec = ClusterSpec::new("LATER").share("news/#");
+    let old = spec.node(Mosquitto::V2_1_2).start();
+    let again = spec.node(Mosquitto::V2_0_21).start();
+    let speaker = old.client(Version::V5, "speaker");
+    let readers = ["again", "joins"].map(|id| ClientOptions::new(Version::V5, id).persistent());
+    for options in &readers {
+        let reader = old.connect(options);
+        reader.subscribe("news/today", 1);
+        reader.disconnect();
+        harness::eventually("it is known that it has left", || {
+            let reader = again.whereabouts(&options.id)?;
+            (reader["online"] == false).then_some(())
+        });
+    }
+    // What is given again is what was published in the last second before.
+    std::thread::sleep(Duration::from_secs(2));
+    for number in 0..50 {
+        speaker.publish(Publication::new("news/today", number.to_string()));
+    }
+    again.kill_sidecar();
+    let joins = spec.node(Mosquitto::V2_0_11).start();
+    for (node, options) in [(&again, &readers[0]), (&joins, &readers[1])] {
+        let reader = node.connect(options);
+        reader.subscribe("news/today", 1);
+        assert_eq!(
+            texts(&all_of(&reader, 50)),
+            numbers(0, 50),
+            "{}",
+            options.id
+        );
+    }
+}
+
+#[test]
+fn what_a_device_has_missed_comes_also_when_the_sidecar_is_killed_meanwhile() {
+    let spec = ClusterSpec::new("MEANWHILE").share("news/#");
+    let old = spec.node(Mosquitto::V2_1_2).start();
+    let new = spec.node(Mosquitto::V2_0_21).start();
+    let speaker = old.client(Version::V5, "speaker");
+    let options = ClientOptions::new(Version::V5, "reader").persistent();
+    let reader = old.connect(&options);
+    reader.subscribe("news/today", 1);
+    reader.disconnect();
+    harness::eventually("it is known that it has left", || {
+        let reader = new.whereabouts("reader")?;
+        (reader["online"] == false).then_some(())
+    });
+    std::thread::sleep(Duration::from_secs(2));
+    for number in 0..50 {
+        speaker.publish(Publication::new("news/today", number.to_string()));
+    }
+    let reader = new.connect(&options);
+    reader.subscribe("news/today", 1);
+    // It reads for all that come close together, a moment later.
+    std::thread::sleep(Duration::from_millis(100));
+    new.kill_sidecar();
+    let mut got: Vec<usize> = Vec::new();
+    harness::eventually("all has come", || {
+        let message = reader.receive_within(Duration::from_millis(200))?;
+        got.push(message.text().parse().expect("a number"));
+        let all: std::collections::BTreeSet<usize> = got.iter().copied().collect();
+        (all.len() == 50).then_some(())
+    });
 }
 
 #[test]
