@@ -114,7 +114,7 @@ fn a_message_that_several_shared_filters_match_goes_once() {
     assert_eq!(reader.texts(), expected);
 }
 
-/// Two nodes and a native bridge between them, which takes what they share to and fro.
+/// Two nodes and a native bridge between them, which takes what they share both ways.
 struct Bridged {
     /// Has the bridge.
     here: Broker,
