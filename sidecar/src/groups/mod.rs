@@ -9,7 +9,7 @@ mod timeline;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use protocol::trie::TopicTrie;
 use rocketmq::Queue;
@@ -47,6 +47,8 @@ pub(crate) struct Reread {
     pub(crate) judged: Arc<Judged>,
     /// Nothing of it was stored before this time.
     pub(crate) since_ms: i64,
+    /// While this is there, it is not done.
+    _open: Option<Arc<Left>>,
 }
 
 /// Which offsets of each queue this process has judged in their turn.
@@ -96,6 +98,8 @@ struct Inner {
     by_filter: TopicTrie<GroupId>,
     judged: Judged,
     done: BTreeMap<(String, i32), i64>,
+    /// What is being read once more of what other nodes have left undone.
+    open: Vec<Weak<Left>>,
     /// All of the cluster's messages that were stored before this time are judged, by this node's clock.
     judged_until_ms: i64,
 }
@@ -188,8 +192,10 @@ impl Groups {
         let groups = groups
             .map(|(group, _)| (*group, inner.timeline.joined_ms(&self.node, *group)))
             .collect();
-        let done = inner.done.iter();
-        let done = done.map(|((broker, id), next)| (broker.clone(), *id, *next));
+        let done = inner.done.iter().filter_map(|(queue, next)| {
+            let next = inner.done_with_left(queue, *next)?;
+            Some((queue.0.clone(), queue.1, next))
+        });
         (groups, done.collect())
     }
 
@@ -348,6 +354,13 @@ impl Inner {
         groups
     }
 
+    /// What may be said to be done of a queue: if this node dies before it has read what another one left undone, that is its own, too. Nothing: nothing of it.
+    fn done_with_left(&self, queue: &(String, i32), next: i64) -> Option<i64> {
+        let open = self.open.iter().filter_map(Weak::upgrade);
+        let mut of_left = open.map(|left| left.done.get(queue).copied());
+        of_left.try_fold(next, |least, of_left| Some(least.min(of_left?)))
+    }
+
     /// This node has joined a group: what is to be read once more, if it is the first.
     fn first(&mut self, node: &str, group: GroupId) -> Option<Reread> {
         let has_others = self.timeline.has_others(node, group);
@@ -365,12 +378,16 @@ impl Inner {
             why: Why::First(local.since, Arc::new(passed)),
             judged: Arc::clone(&local.from),
             since_ms,
+            _open: None,
         })
     }
 
     /// A node has left something undone: what is to be read once more.
     fn take_up(&mut self, left: &Left) -> Vec<Reread> {
         let judged = Arc::new(self.judged.clone());
+        let open = Arc::new(left.clone());
+        self.open.retain(|left| left.strong_count() > 0);
+        self.open.push(Arc::downgrade(&open));
         let ours = left.groups.iter().filter_map(|group| self.local.get(group));
         ours.filter(|local| local.has_members)
             .map(|local| Reread {
@@ -378,6 +395,7 @@ impl Inner {
                 why: Why::Left(left.clone()),
                 judged: Arc::clone(&judged),
                 since_ms: left.stored_ms.saturating_sub(LATE_MS),
+                _open: Some(Arc::clone(&open)),
             })
             .collect()
     }

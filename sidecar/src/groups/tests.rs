@@ -191,12 +191,22 @@ fn what_a_node_left_undone_is_read_once_more_by_the_one_that_has_it_now() {
     let [reread] = &rereads[..] else {
         panic!("{rereads:?}")
     };
+    // Until it has read that, it has not done it either.
+    let done = |groups: &Groups| -> Vec<i64> {
+        let (_, done) = groups.own_word();
+        done.iter().map(|(_, _, next)| *next).collect()
+    };
+    a.done(&queue(0), 500);
+    a.done(&queue(1), 170);
+    assert_eq!(done(&a), [180, 170]);
     for (id, offset, stored_ms, is_given) in given {
         let queue = queue(id);
         let is_due = a.is_due(reread, &message(&queue, offset, stored_ms), None, None);
         // Up to its last word but one it had done 180.
         assert_eq!(is_due, !is_given && offset >= 180, "{id} {offset}");
     }
+    drop(rereads);
+    assert_eq!(done(&a), [500, 170]);
     for id in 0..8 {
         assert_eq!(a.share_out(&message(&queue(id), 200, 140_000)).len(), 1);
     }
