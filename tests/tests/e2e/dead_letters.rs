@@ -191,7 +191,8 @@ fn letters_can_be_purged_beside_the_sidecar_and_are_bounded() {
     }
     let summary = eventually("all four were written", || {
         let summary = broker.status()?["dead_letters"].clone();
-        (summary["removed"] == 2).then_some(summary)
+        // Their numbers are not all of the same moment.
+        (summary["removed"] == 2 && summary["count"] == 2).then_some(summary)
     });
     assert!(
         summary["bytes"].as_u64() <= summary["bytes_max"].as_u64(),
