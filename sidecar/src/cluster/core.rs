@@ -25,6 +25,8 @@ use crate::missed::Request;
 
 /// How long a node is given to tell which clients it has, before it is asked (again).
 const ASK_EVERY: Duration = Duration::from_secs(5);
+/// By then a node that has started knows all clients, or there is something wrong.
+const SETTLED_WITHIN: Duration = Duration::from_secs(15);
 /// How often clients are forgotten that are long away.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 /// A dead node's clients are told once more by the next node, if the one that should have told it dies within this time.
@@ -105,6 +107,9 @@ pub(super) struct Core {
     pub(super) arrivals: Arrivals,
     /// The clients of all other nodes are known.
     knows_all: bool,
+    /// They have not been yet, and will be in a moment: this process has just begun.
+    is_settling: bool,
+    started: Instant,
     /// What clients have missed that came when that was not yet known.
     requests: Vec<Request>,
     /// Native bridges between nodes.
@@ -149,6 +154,8 @@ impl Core {
             asks: VecDeque::new(),
             arrivals: Arrivals::default(),
             knows_all: false,
+            is_settling: true,
+            started: now.at,
             requests: Vec::new(),
             carriers: Carriers::default(),
             groups,
@@ -241,6 +248,7 @@ impl Core {
             None => {}
         }
         match self.members.is_hearing() && self.members.is_lowest() {
+            _ if self.is_settling => Place::Open,
             true => Place::Nowhere,
             false => Place::Unknown,
         }

@@ -272,6 +272,15 @@ impl Shared {
 
     pub(super) fn changed(&self, changes: &[Change]) {
         self.say(changes);
+        if let Some(inbox) = &self.lost.inbox {
+            for change in changes {
+                if let Change::Dead(node) | Change::Gone(node) = change {
+                    let core = self.core();
+                    let peer = core.members.peers.get(node);
+                    inbox.gone(peer.map_or(0, |peer| peer.heard_ms));
+                }
+            }
+        }
         self.interests.withhold(self.core().members.is_refused);
     }
 }

@@ -4,13 +4,16 @@
 //! the lowest living node puts what it would have injected into the cluster's inbox. All nodes follow that, and know for whom something lies there. The node that a client
 //! logs in to reads it, has it injected for the client, and says so in the inbox.
 //!
+//! While a node dies, it is not known to: what was its to deliver or to keep, the others remember for as long as that may turn out (`recent`), and do it then.
+//!
 //! A client's messages stand in one queue, in order: "taken up to this offset" says it all.
 
 mod index;
+mod recent;
 mod task;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +25,8 @@ use tokio::sync::mpsc;
 pub(crate) use task::start;
 
 use crate::mapping::{escape, names};
+use crate::metrics::unix_ms;
+use recent::Recent;
 
 /// Where a client is, as far as a node knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +39,8 @@ pub(crate) enum Place {
     Nowhere,
     /// Not known, or another node's business.
     Unknown,
+    /// Not known yet: this node has just started.
+    Open,
 }
 
 /// Tells where clients are.
@@ -48,9 +55,19 @@ pub(crate) trait Places: Send + Sync {
 pub(crate) struct Inbox {
     topic: String,
     places: OnceLock<Arc<dyn Places>>,
-    wake: mpsc::UnboundedSender<String>,
+    wake: mpsc::UnboundedSender<News>,
+    recent: Mutex<Recent>,
     messages: AtomicU64,
     clients: AtomicU64,
+}
+
+/// What the task has to hear of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum News {
+    /// A client has logged in here.
+    LoggedIn(String),
+    /// A node is gone, and was heard last at this time, Unix milliseconds.
+    Gone(u64),
 }
 
 /// How much is kept.
@@ -62,7 +79,7 @@ struct Limits {
 
 impl Inbox {
     /// The inbox of the cluster, and the clients that log in here for the task that serves them. Nothing where nothing is kept.
-    pub(crate) fn new(config: &Config) -> Option<(Inbox, mpsc::UnboundedReceiver<String>)> {
+    pub(crate) fn new(config: &Config) -> Option<(Inbox, mpsc::UnboundedReceiver<News>)> {
         let topics = config.cluster_topics()?;
         if config.cluster_keep_time.is_zero() {
             return None;
@@ -72,6 +89,7 @@ impl Inbox {
             topic: topics.inbox,
             places: OnceLock::new(),
             wake,
+            recent: Mutex::new(Recent::new(config.cluster_node_timeout)),
             messages: AtomicU64::new(0),
             clients: AtomicU64::new(0),
         };
@@ -87,7 +105,21 @@ impl Inbox {
     /// A client has logged in here.
     pub(crate) fn logged_in(&self, client_id: &str) {
         // The task may have ended before us.
-        let _ = self.wake.send(client_id.to_owned());
+        let _ = self.wake.send(News::LoggedIn(client_id.to_owned()));
+    }
+
+    /// A node is gone: what was its to do since shortly before it was heard last is this node's now, where it has to do with it.
+    pub(crate) fn gone(&self, heard_ms: u64) {
+        let _ = self.wake.send(News::Gone(heard_ms));
+    }
+
+    /// Remembers a frame for a client that is another node's to deliver or to keep.
+    pub(crate) fn is_anothers(&self, client_id: &str, frame: &[u8]) {
+        self.recent().note(client_id, frame, unix_ms());
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Messages that lie there, and for how many clients.
@@ -95,11 +127,10 @@ impl Inbox {
         (self.messages.load(Relaxed), self.clients.load(Relaxed))
     }
 
-    /// Whether a message for this client is to be kept by this node.
-    pub(crate) fn is_to_keep(&self, client_id: &str) -> bool {
-        self.places
-            .get()
-            .is_some_and(|places| places.place(client_id) == Place::Nowhere)
+    /// Where this client is.
+    pub(crate) fn place(&self, client_id: &str) -> Place {
+        let places = self.places.get();
+        places.map_or(Place::Open, |places| places.place(client_id))
     }
 
     /// Keeps a frame for a client: when this returns `Ok`, RocketMQ has it.

@@ -13,7 +13,7 @@ use rocketmq::{Backbone, Consumer, Error, Incoming, Interest, Select, StartAt, S
 use tokio::sync::{mpsc, watch};
 
 use super::index::{Index, Word};
-use super::{Inbox, Limits, Place, queue_of, send, taken};
+use super::{Inbox, Limits, News, Place, queue_of, send, taken};
 use crate::downlink::{Again, Replays};
 use crate::metrics::unix_ms;
 
@@ -22,6 +22,8 @@ const POLL: Duration = Duration::from_millis(200);
 const PAUSE: Duration = Duration::from_secs(1);
 /// So much earlier is read: the times of messages are those of RocketMQ's brokers, and this one is ours.
 const CLOCKS_APART_MS: i64 = 5_000;
+/// What a node did so shortly before it was heard last may not have been done.
+const IN_HAND_MS: u64 = 2_000;
 /// Clients served by one reading.
 const TOGETHER_MAX: usize = 1_000;
 /// How often what is too old is forgotten.
@@ -33,7 +35,7 @@ pub(crate) fn start(
     backbone: Arc<dyn Backbone>,
     inbox: Arc<Inbox>,
     replays: Replays,
-    logins: mpsc::UnboundedReceiver<String>,
+    news: mpsc::UnboundedReceiver<News>,
 ) {
     let task = Task {
         group: format!("{}_INBOX", config.group),
@@ -49,7 +51,7 @@ pub(crate) fn start(
         given: HashMap::new(),
         untold: BTreeMap::new(),
     };
-    tokio::spawn(task.run(logins));
+    tokio::spawn(task.run(news));
 }
 
 struct Task {
@@ -86,7 +88,7 @@ impl Default for Lying {
 }
 
 impl Task {
-    async fn run(mut self, mut logins: mpsc::UnboundedReceiver<String>) {
+    async fn run(mut self, mut news: mpsc::UnboundedReceiver<News>) {
         loop {
             let since_ms = self.not_before();
             let interest = Interest {
@@ -94,7 +96,7 @@ impl Task {
                 ..Interest::default()
             };
             match self.consumer(&self.group, interest).await {
-                Ok(consumer) => self.follow(consumer, &mut logins).await,
+                Ok(consumer) => self.follow(consumer, &mut news).await,
                 Err(error) => log::debug!("the inbox can't be read, trying again: {error}"),
             }
             tokio::time::sleep(PAUSE).await;
@@ -112,30 +114,34 @@ impl Task {
     async fn follow(
         &mut self,
         mut consumer: Box<dyn Consumer>,
-        logins: &mut mpsc::UnboundedReceiver<String>,
+        news: &mut mpsc::UnboundedReceiver<News>,
     ) {
         let mut is_settled = false;
         let mut forgot = Instant::now();
         loop {
             let mut due = BTreeSet::new();
+            let mut heard = None;
             tokio::select! {
                 polled = consumer.poll(BATCH, POLL) => match polled {
                     Ok(batch) => {
-                        let news = batch.iter().filter_map(|incoming| self.index.follow(incoming));
-                        due.extend(news);
+                        let clients = batch.iter().filter_map(|incoming| self.index.follow(incoming));
+                        due.extend(clients);
                     }
                     Err(error) => {
                         log::debug!("the inbox can't be read, trying again: {error}");
                         break;
                     }
                 },
-                client = logins.recv() => match client {
-                    Some(client) => drop(due.insert(client)),
+                first = news.recv() => match first {
+                    Some(first) => heard = Some(first),
                     None => break,
                 },
             }
-            while let Ok(client) = logins.try_recv() {
-                due.insert(client);
+            while let Some(next) = heard.take().or_else(|| news.try_recv().ok()) {
+                match next {
+                    News::LoggedIn(client) => drop(due.insert(client)),
+                    News::Gone(heard_ms) => self.take_over(heard_ms).await,
+                }
             }
             if !is_settled && consumer.settled_ms().is_some() {
                 is_settled = true;
@@ -164,10 +170,40 @@ impl Task {
         consumer.close().await;
     }
 
+    /// Does what a node that is gone may have left undone: delivers to those who have come here, and keeps for those who are nowhere.
+    async fn take_over(&self, heard_ms: u64) {
+        let since_ms = heard_ms.saturating_sub(IN_HAND_MS);
+        let recent = self.inbox.recent().since(since_ms);
+        for (number, client, frame) in recent {
+            let is_done = match self.inbox.place(&client) {
+                Place::Here => self.hand_over(&Bytes::from(frame)).await,
+                Place::Nowhere => self.keep(&client, &frame).await,
+                Place::Elsewhere | Place::Unknown | Place::Open => false,
+            };
+            if is_done {
+                self.inbox.recent().forget(number);
+            }
+        }
+    }
+
+    /// False when it can never be.
+    async fn keep(&self, client: &str, frame: &[u8]) -> bool {
+        loop {
+            match self.inbox.keep(&*self.backbone, client, frame).await {
+                Ok(()) => return true,
+                Err(error @ Error::Refused { .. }) => {
+                    log::error!("a message for {client} can't be kept: {error}");
+                    return false;
+                }
+                Err(error) => log::warn!("a message for {client} is yet to be kept: {error}"),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
     /// Whether a client that is here has something lying there that it was not given.
     fn is_due(&self, client: &str) -> bool {
-        let places = self.inbox.places.get();
-        let is_here = places.is_some_and(|places| places.place(client) == Place::Here);
+        let is_here = self.inbox.place(client) == Place::Here;
         let given = self.given.get(client).copied().unwrap_or(-1);
         let waiting = self.index.waiting(client);
         is_here && waiting.is_some_and(|waiting| waiting.last_offset > given)

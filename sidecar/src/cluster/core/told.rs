@@ -3,7 +3,7 @@
 use super::super::members::Peer;
 use super::super::presence::{Heard, Learned, Table};
 use super::super::wire::{Away, News, OFFLINE, ONLINE, SNAPSHOT, Snapshot};
-use super::{Close, Core, Now, Request};
+use super::{Close, Core, Now, Request, SETTLED_WITHIN};
 
 impl Core {
     /// Takes what was said of clients.
@@ -173,6 +173,8 @@ impl Core {
         };
         let is_hearing = self.members.is_hearing() && self.members.is_at_work(now);
         self.knows_all = is_hearing && self.members.peers.iter().all(is_told);
+        let is_late = now.at.saturating_duration_since(self.started) >= SETTLED_WITHIN;
+        self.is_settling &= !self.knows_all && !self.members.is_refused && !is_late;
         if is_hearing {
             let requests = self
                 .arrivals

@@ -1,6 +1,7 @@
 //! Messages for one client.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use protocol::cluster::addressee;
 use rocketmq::{Consumer, Error, Incoming};
@@ -8,22 +9,34 @@ use rocketmq::{Consumer, Error, Incoming};
 use super::super::routes::Route;
 use super::{RETRY_FIRST, RETRY_MAX, Worker};
 use crate::groups::passed_on;
+use crate::inbox::{Inbox, Place};
 use crate::mapping::downlink::{Mapped, Outcome, map};
 use crate::mapping::{names, unescape};
 use crate::metrics::unix_ms;
 use crate::retained::refresh::is_refreshed;
 
+/// By then a node that starts knows of the others' clients, or RocketMQ is in trouble.
+const KNOWN_WITHIN: Duration = Duration::from_secs(15);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
 impl Worker {
     /// Keeps a message for a client that is nowhere. Nothing when there is no need; false when the sidecar is ending and the message has to come again.
     pub(super) fn keep(&mut self, mapped: &Mapped, consumer: &mut dyn Consumer) -> Option<bool> {
         let message = mapped.message();
-        let inbox = self.shared.as_ref()?.inbox.as_ref()?;
-        if message.client_id.is_empty() || !inbox.is_to_keep(message.client_id) {
+        let inbox = Arc::clone(self.shared.as_ref()?.inbox.as_ref()?);
+        if message.client_id.is_empty() {
             return None;
         }
-        let inbox = Arc::clone(inbox);
+        let place = self.place(&inbox, message.client_id, consumer);
+        if place == Place::Here {
+            return None;
+        }
         let mut frame = vec![0; message.encoded_len()];
         message.encode_into(&mut frame);
+        if place != Place::Nowhere {
+            inbox.is_anothers(message.client_id, &frame);
+            return (place == Place::Open && self.control.is_stopping()).then_some(false);
+        }
         let mut pause = RETRY_FIRST;
         loop {
             let kept = inbox.keep(&*self.backbone, message.client_id, &frame);
@@ -46,6 +59,19 @@ impl Worker {
             self.commit(consumer, false);
             self.control.pause(pause);
             pause = (pause * 2).min(RETRY_MAX);
+        }
+    }
+
+    /// Where a client is. A node that has just started waits until it knows, if that doesn't take too long.
+    fn place(&mut self, inbox: &Inbox, client: &str, consumer: &mut dyn Consumer) -> Place {
+        let until = Instant::now() + KNOWN_WITHIN;
+        loop {
+            let place = inbox.place(client);
+            if place != Place::Open || Instant::now() >= until || self.control.is_stopping() {
+                return place;
+            }
+            self.commit(consumer, false);
+            self.control.pause(LOOK_EVERY);
         }
     }
 

@@ -1,12 +1,15 @@
 //! Messages for single clients: wherever they are, and kept while they are nowhere.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use harness::probe::Produced;
+use harness::probe::{Produced, unique};
 use harness::{
     Broker, ClientOptions, ClusterSpec, DEADLINE, Mosquitto, Publication, Topic, Version,
 };
 
+use super::cut_off::wait_for_state;
+use super::moves::dies_for_good;
 use super::{all_of, texts};
 
 fn numbers(from: usize, to: usize) -> Vec<String> {
@@ -125,4 +128,41 @@ fn for_a_client_with_a_session_its_node_keeps_it() {
     std::thread::sleep(Duration::from_secs(2));
     let device = nodes[1].connect(&options);
     assert_eq!(texts(&all_of(&device, 5)), numbers(0, 5));
+}
+
+/// Until the others know that it is dead, nobody does what was its to do: neither for its own clients nor for those that are nowhere.
+#[test]
+fn what_comes_while_a_node_dies_is_not_lost() {
+    let spec = ClusterSpec::new("KEPTDYING").share("p2p/#");
+    let topic = Topic::shared("COMMANDS_KEPTDYING", 1);
+    let name = unique("dying");
+    // The first of them by its name is the one that keeps.
+    let node = |version, number: u8| {
+        spec.node(version)
+            .option("node_id", format!("{name}-{number}"))
+            .option("downlink_from", "earliest")
+            .downlink(format!("{} commands qos=1", topic.name()))
+            .start()
+    };
+    let mut dying = node(Mosquitto::V2_0_21, 1);
+    let stays = node(Mosquitto::V2_1_2, 2);
+    let there = dying.client(Version::V5, "there");
+    harness::eventually("the nodes know each other's clients", || {
+        stays.whereabouts("there")
+    });
+    send(&topic, "there", &numbers(0, 1));
+    assert_eq!(texts(&all_of(&there, 1)), ["0"]);
+    dies_for_good(&mut dying);
+    send(&topic, "nowhere", &numbers(0, 10));
+    send(&topic, "there", &numbers(1, 10));
+    // One of them comes before it is known, and one after.
+    let there = stays.client(Version::V5, "there");
+    let mut got: BTreeSet<String> = BTreeSet::new();
+    harness::eventually("all has come", || {
+        got.insert(there.receive_within(Duration::from_millis(200))?.text());
+        (got.len() >= 9).then_some(())
+    });
+    wait_for_state(&stays, &format!("{name}-1"), "dead");
+    let nowhere = stays.client(Version::V311, "nowhere");
+    assert_eq!(texts(&all_of(&nowhere, 10)), numbers(0, 10));
 }
