@@ -195,8 +195,9 @@ impl Core {
         self.here.follow(event);
         if let What::Restored { client_id, .. } = event.what {
             let known = self.table.get(client_id);
-            if known.is_some_and(|known| !Table::is_ours(known)) {
-                self.has_moved(client_id);
+            match known {
+                Some(known) if !Table::is_ours(known) => self.has_moved(client_id),
+                _ => self.table.session_is_there(client_id),
             }
         }
         match event.what {
@@ -227,6 +228,7 @@ impl Core {
                     self.table
                         .log_out(&client, login, cause::RESTARTED, false, at_ms);
                 }
+                self.table.sessions_are_gone();
                 0
             }
             _ => 0,

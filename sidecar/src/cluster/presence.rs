@@ -11,6 +11,7 @@ use std::collections::{HashMap, VecDeque};
 use super::wire::cause;
 
 mod look;
+mod restart;
 
 /// What is known of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]

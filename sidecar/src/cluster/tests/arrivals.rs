@@ -232,3 +232,37 @@ fn who_comes_while_nothing_is_heard_gets_what_it_has_missed_later() {
     world.pass(10_000);
     assert_eq!(settled(&mut world, "b"), [("c".to_owned(), left)]);
 }
+
+#[test]
+fn a_session_that_its_broker_has_lost_is_nowhere_and_one_that_was_saved_is_there() {
+    let mut world = World::new(&["a", "b"]);
+    for client in ["lost", "saved"] {
+        world.comes("b", client);
+    }
+    world.pass(1_000);
+    for client in ["lost", "saved"] {
+        world.leaves("b", client, true);
+    }
+    let left = world.ms;
+    world.pass(1_000);
+    let started = What::Started {
+        saved_at_ms: 1,
+        ran_until_ms: 0,
+    };
+    world.event("b", started);
+    let restored = What::Restored {
+        client_id: "saved",
+        filter: "t/#",
+        qos: 1,
+    };
+    world.event("b", restored);
+    world.pass(1_000);
+    let places =
+        |world: &World, client: &str| ["a", "b"].map(|node| world.nodes[node].core.place(client));
+    assert_eq!(places(&world, "lost"), [Place::Nowhere, Place::Unknown]);
+    assert_eq!(places(&world, "saved"), [Place::Elsewhere, Place::Here]);
+    // Both have missed the same.
+    for client in ["lost", "saved"] {
+        assert_eq!(world.comes("a", client), Some(left), "{client}");
+    }
+}
