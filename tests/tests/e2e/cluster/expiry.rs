@@ -53,6 +53,16 @@ fn assert_got_what_lives(client: &Client, qos: &[u8]) {
     }
 }
 
+/// One on each node.
+fn listeners(nodes: &[Broker]) -> Vec<Client> {
+    let listener = |(number, node): (usize, &Broker)| {
+        let client = node.client(Version::V5, &format!("listener-{number}"));
+        client.subscribe("m/#", 2);
+        client
+    };
+    nodes.iter().enumerate().map(listener).collect()
+}
+
 fn wait_from(published: Instant) {
     std::thread::sleep(PAUSE.saturating_sub(published.elapsed()));
 }
@@ -82,15 +92,7 @@ impl Drop for Paused {
 fn what_expires_on_its_way_to_another_node_is_not_delivered_there() {
     let cluster = ClusterSpec::new("EXPIRY").share("m/#").start();
     let nodes = &cluster.nodes;
-    let listeners: Vec<Client> = nodes
-        .iter()
-        .enumerate()
-        .map(|(number, node)| {
-            let client = node.client(Version::V5, &format!("listener-{number}"));
-            client.subscribe("m/#", 2);
-            client
-        })
-        .collect();
+    let listeners = listeners(nodes);
     for (number, node) in nodes.iter().enumerate() {
         let others = || (0..nodes.len()).filter(move |other| *other != number);
         let paused = Paused::new(others().map(|other| &nodes[other]));
@@ -151,15 +153,7 @@ fn retained(node: &Broker, id: &str) -> Vec<String> {
 fn a_retained_message_that_expires_on_its_way_replaces_the_one_before_it() {
     let cluster = ClusterSpec::new("EXPIRY_RETAINED").share("m/#").start();
     let nodes = &cluster.nodes;
-    let listeners: Vec<Client> = nodes
-        .iter()
-        .enumerate()
-        .map(|(number, node)| {
-            let client = node.client(Version::V5, &format!("listener-{number}"));
-            client.subscribe("m/#", 1);
-            client
-        })
-        .collect();
+    let listeners = listeners(nodes);
     let device = nodes[0].client(Version::V5, "device");
     device.publish(Publication::new("m/x", "old").retain());
     for listener in &listeners {
