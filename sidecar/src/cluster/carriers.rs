@@ -163,6 +163,11 @@ impl Carriers {
         })
     }
 
+    /// It was not, and is to be written again.
+    pub(super) fn not_written(&mut self) {
+        self.written.clear();
+    }
+
     /// What the plugin is to be told next.
     pub(super) fn next_to_tell(&mut self) -> Option<(Box<str>, bool)> {
         self.to_tell.pop_front()

@@ -187,7 +187,8 @@ impl Shared {
         let fresh = path.with_extension("carriers.new");
         let written = std::fs::write(&fresh, text).and_then(|()| std::fs::rename(&fresh, &path));
         if let Err(error) = written {
-            log::warn!("{} can't be written: {error}", path.display());
+            log::debug!("{} can't be written yet: {error}", path.display());
+            self.core().carriers.not_written();
         }
     }
 

@@ -106,6 +106,9 @@ fn what_the_plugin_has_found_at_its_start_counts_until_it_is_told_otherwise() {
         Some(vec![carrier("h.native", None)])
     );
     assert_eq!(kept(&mut world, "late"), None);
+    // The disk was full.
+    world.node("late").core.carriers.not_written();
+    assert!(kept(&mut world, "late").is_some());
     // Mosquitto starts again: it is told all that are.
     world.node("late").carriers.clear();
     world.event(
